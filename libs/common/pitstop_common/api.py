@@ -1,0 +1,233 @@
+"""The bodies of the API: what `api.<org>.<actor>.<verb>` is asked and answers, as JSON."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from pitstop_common.limits import (
+    LONGEST_SESSION,
+    MAX_POLICY_SECONDS,
+    MAX_PROJECTS,
+    MAX_SLOTS,
+    MAX_WEIGHT,
+    MIN_PRESSURE,
+    PRESSURE,
+)
+from pitstop_common.messages import Fault, JobReport, JobView, RunView, UserKey
+from pitstop_common.requests import Project, RunRequest, Seconds
+
+
+class ApiError(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of a service error. `error` is a stable code; `errors` name the faulty fields of a request."""
+
+    error: str
+    message: str
+    errors: tuple[Fault, ...] = ()
+
+
+class Nothing(msgspec.Struct, frozen=True, kw_only=True):
+    """No fields; an empty body will do."""
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """It is done. `already`: the result of what had ended before; `seq`: where a replayed message was stored."""
+
+    ok: bool
+    already: str = ""
+    seq: int = 0
+
+
+class RunReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The run that the request started, or had started (`duplicate`). `jobs`: id by key. Position 0: has a slot."""
+
+    run: str
+    request: str
+    duplicate: bool
+    queue_position: int
+    jobs: dict[str, str]
+
+
+class StatusRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A run by its id, or by the id of one of its jobs."""
+
+    run: str
+
+
+class JobStatusView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as `pitstop status` shows it. `position` and `reason` of a queued one; `limit` 0: the org has none."""
+
+    job: JobView
+    report: JobReport | None = None
+    message: str = ""
+    position: int = 0
+    reason: str = ""
+    limit: int = 0
+    used: int = 0
+    steps: tuple[str, ...] = ()
+    allowed: tuple[dict[str, str], ...] = ()
+
+
+class RunStatusView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as `pitstop status` shows it."""
+
+    run: RunView
+    jobs: tuple[JobStatusView, ...]
+
+
+class ListRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`all`: ended ones too. `ssh`: only jobs that hold a slot for a person, or have one inside."""
+
+    all: bool = False
+    ssh: bool = False
+
+
+class Slots(msgspec.Struct, frozen=True, kw_only=True):
+    """Slots of the org; `limit` 0: none."""
+
+    limit: int
+    used: int
+    debug: int
+
+
+class ListReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs and jobs of the org. `now`: the server's clock, seconds since the epoch."""
+
+    runs: tuple[RunView, ...]
+    jobs: tuple[JobView, ...]
+    slots: Slots
+    now: float
+
+
+class CancelRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """End a run, or one job of it: `job` (id or key), or a job's id in `run`."""
+
+    run: str
+    job: str = ""
+    reason: str = ""
+
+
+class ExtendRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Keep a session for `seconds` from now. `run`: a run or a job by id; `job`: which one of the run (id or key),
+    where several have a session."""
+
+    run: str
+    seconds: Seconds
+    job: str = ""
+
+
+class Extended(msgspec.Struct, frozen=True, kw_only=True):
+    """The session of `job` lasts until `until` (RFC 3339) at least. `capped`: the org allows no more, and that is
+    earlier than asked for."""
+
+    job: str
+    until: str
+    capped: bool
+
+
+_SLOTS = Annotated[int, Meta(ge=0, le=MAX_SLOTS)]
+
+
+class OrgLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """All limits of an org: what is left out becomes the default. Slots: jobs at once, 0: no limit. `weight`: its share
+    when orgs compete. Seconds: `pressure` is the idle limit while runs of the org wait, `longest_session` how long a
+    session may be extended to, from the first login."""
+
+    slots: _SLOTS | UnsetType = UNSET
+    weight: Annotated[int, Meta(ge=1, le=MAX_WEIGHT)] = 1
+    projects: Annotated[dict[Project, _SLOTS], Meta(max_length=MAX_PROJECTS)] = {}
+    pressure: Annotated[float, Meta(ge=MIN_PRESSURE, le=MAX_POLICY_SECONDS)] = PRESSURE
+    longest_session: Seconds = LONGEST_SESSION
+
+
+class OrgView(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of an org, and what is in use. `configured`: they were set for it; else they are the deployment's.
+    `slots`: in force, 0: no limit; `own_slots` null: that is the default of the deployment. `used` slots, `debug` of
+    them for sessions; `waiting` jobs."""
+
+    org: str
+    configured: bool
+    slots: int
+    own_slots: int | None
+    used: int
+    debug: int
+    waiting: int
+    weight: int
+    projects: dict[str, int]
+    used_by_project: dict[str, int]
+    pressure: float
+    longest_session: float
+
+
+class KeyAdd(msgspec.Struct, frozen=True, kw_only=True):
+    """A public key: one line of a `.pub` file."""
+
+    key: str
+
+
+class KeyRemove(msgspec.Struct, frozen=True, kw_only=True):
+    """`SHA256:…`"""
+
+    fingerprint: str
+
+
+class KeyList(msgspec.Struct, frozen=True, kw_only=True):
+    """The caller's own keys."""
+
+    keys: tuple[UserKey, ...]
+
+
+class LetterRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The number that the list shows."""
+
+    seq: int
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that could not be used: where it was published, why it was refused. `bytes`: its size."""
+
+    seq: int
+    stream: str
+    subject: str
+    reason: str
+    time: str
+    bytes: int
+    org: str
+
+
+class LetterBody(Letter, frozen=True, kw_only=True):
+    """A dead letter and its text."""
+
+    body: str
+
+
+class LetterList(msgspec.Struct, frozen=True, kw_only=True):
+    """Dead letters of the org, and those without a usable org; oldest first."""
+
+    letters: tuple[Letter, ...]
+
+
+class Verb(NamedTuple):
+    """What a verb is asked and answers. An error is answered with ApiError."""
+
+    request: type[msgspec.Struct]
+    reply: type[msgspec.Struct]
+
+
+VERBS: Final[dict[str, Verb]] = {
+    "run": Verb(RunRequest, RunReply),
+    "status": Verb(StatusRequest, RunStatusView),
+    "ls": Verb(ListRequest, ListReply),
+    "cancel": Verb(CancelRequest, Done),
+    "extend": Verb(ExtendRequest, Extended),
+    "org-show": Verb(Nothing, OrgView),
+    "org-apply": Verb(OrgLimits, OrgView),
+    "keys-add": Verb(KeyAdd, UserKey),
+    "keys-ls": Verb(Nothing, KeyList),
+    "keys-rm": Verb(KeyRemove, Done),
+    "dlq-ls": Verb(Nothing, LetterList),
+    "dlq-show": Verb(LetterRequest, LetterBody),
+    "dlq-replay": Verb(LetterRequest, Done),
+}

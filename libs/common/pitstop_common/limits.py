@@ -1,0 +1,82 @@
+"""Every bound of the contract, as a named number with its unit. Readers and writers share them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# -- what a publisher may send (bytes, counts, characters) -------------------------------------------------------
+MAX_REQUEST_BYTES: Final = 512 * 1024
+MAX_REQUEST_DEPTH: Final = 32
+MAX_WORKFLOW_BYTES: Final = 256 * 1024
+MAX_ID_CHARS: Final = 128
+MAX_NAME_CHARS: Final = 200
+MAX_JOBS: Final = 64
+MAX_STEPS: Final = 200
+MAX_ENV_VARS: Final = 200
+MAX_ENV_VALUE_CHARS: Final = 32 * 1024
+MAX_SSH_KEYS: Final = 20
+MAX_SSH_USERS: Final = 50
+MAX_KEY_CHARS: Final = 8 * 1024
+MAX_PRIORITY: Final = 100
+MAX_FAULTS: Final = 100
+"""So many faults of one request are told; more would not fit an event, and nobody reads them."""
+MAX_WORKFLOW_NODES: Final = 20_000
+MAX_WORKFLOW_EXPANDED: Final = 1024 * 1024
+"""Characters of a workflow when each alias stands for what it names: a bound on alias bombs."""
+MAX_SPEC_BYTES: Final = 768 * 1024
+"""A compiled run is one NATS message (1 MiB by default)."""
+MAX_SLOTS: Final = 100_000
+MAX_WEIGHT: Final = 1000
+MAX_PROJECTS: Final = 1000
+"""Of one org: those with limits of their own."""
+MAX_TIMEOUT_MINUTES: Final = 7 * 24 * 60
+
+# -- the session policy (seconds) --------------------------------------------------------------------------------
+CONNECT_WINDOW: Final = 600
+IDLE_TIMEOUT: Final = 900
+MAX_DURATION: Final = 3600
+MAX_POLICY_SECONDS: Final = 24 * 3600
+PRESSURE: Final = 300.0
+"""The idle limit while runs of the org wait, for an org that set none."""
+MIN_PRESSURE: Final = 1.0
+"""Nobody can be warned of a shorter one in time."""
+LONGEST_SESSION: Final = 7200.0
+"""How long a session may be extended to, from the first login, for an org that set no cap."""
+WARN_BEFORE: Final = 120.0
+"""A person is warned this long before a session ends, or half its limit when that is shorter."""
+OUTPUT_COUNTS_AFTER_KEY: Final = 300.0
+"""Output is activity only this long after a key: a job that prints for ever is not a person at work."""
+ACTIVITY_INTERVAL: Final = 15.0
+"""At most one `ssh.active` a job in this time (or a quarter of the idle limit, when that is shorter)."""
+
+# -- liveness (seconds) ------------------------------------------------------------------------------------------
+HEARTBEAT_INTERVAL: Final = 5.0
+HOST_LOST_AFTER: Final = 120.0
+ORPHAN_GRACE: Final = 90.0
+"""A holder without its host process, or a host without NATS, ends its job after this long."""
+OWNER_TTL: Final = 2
+"""The liveness key of a partition's owner. Safety does not rest on it: the epoch record is the fence."""
+KNOWN_FOR: Final = 7 * 24 * 3600.0
+"""A request that comes again so long after its run has ended is a new run."""
+STOP_DEADLINE: Final = 30.0
+"""A service told to stop (SIGTERM) is gone after this long."""
+
+# -- the link between relay and sandbox host (bytes) -------------------------------------------------------------
+MAX_FRAME: Final = 512 * 1024
+PAUSE_ABOVE: Final = 1024 * 1024
+RESUME_BELOW: Final = 256 * 1024
+DROP_ABOVE: Final = 16 * 1024 * 1024
+
+# -- logs --------------------------------------------------------------------------------------------------------
+MAX_LOG_CHUNK: Final = 64 * 1024
+LOG_FLUSH_SECONDS: Final = 0.1
+MAX_LOG_LINE: Final = 16 * 1024
+
+TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+"""An actor or user name: one NATS subject token."""
+ORG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,38}\Z")
+PROJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+POOL: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,38}\Z")
+RUN: Final = re.compile(r"[a-z2-7]{12}\Z")
+JOB: Final = re.compile(r"[a-z2-7]{12}-[1-9][0-9]{0,2}\Z")

@@ -1,0 +1,103 @@
+"""The frames of the link between a relay worker and a sandbox host (one TLS 1.3 connection, dialled by the host).
+
+A frame is `u32 length of payload | u8 kind | u32 connection | payload`. Connection numbers are chosen by the relay
+and mean something only inside the link that opened them.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterator
+
+import msgspec
+
+from pitstop_common.limits import MAX_FRAME
+
+_HEADER = struct.Struct(">IBI")
+
+
+class Kind(enum.IntEnum):
+    """HELLO: host -> relay, first frame. OPEN: relay -> host, one login. DATA: one SSH message of type 80..127.
+    PAUSE, RESUME: relay -> host, the client's buffer is full, is free. CLOSE: either way, with a reason."""
+
+    HELLO = 0
+    OPEN = 1
+    DATA = 2
+    PAUSE = 3
+    RESUME = 4
+    CLOSE = 5
+    PING = 6
+    PONG = 7
+
+
+class LinkError(Exception):
+    """The other end broke the framing; the link is cut."""
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True):
+    """Who dialled. `nonce` is that of the dial request."""
+
+    host: str
+    incarnation: str
+    worker: str
+    nonce: str
+
+
+class Open(msgspec.Struct, frozen=True, kw_only=True):
+    """A login and its proof: the user's own signature over `session_id` and `message` (RFC 4252 section 7)."""
+
+    job: str
+    session_id: bytes
+    message: bytes
+    signature: bytes
+    key: bytes
+    """The public key blob that signed."""
+    client: str = ""
+    client_version: str = ""
+    trace: str = ""
+
+
+class Close(msgspec.Struct, frozen=True, kw_only=True):
+    """`reason` is a stable code, `text` what the person reads."""
+
+    reason: str
+    text: str = ""
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """One frame, whole."""
+
+    kind: Kind
+    connection: int
+    payload: bytes
+
+
+def pack(kind: Kind, connection: int, payload: bytes = b"") -> bytes:
+    """A frame as bytes."""
+    return _HEADER.pack(len(payload), kind, connection) + payload
+
+
+class Reader:
+    """Cuts a byte stream into frames. Pure: no I/O."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """All frames that are whole now. Raises LinkError on an unknown kind or too long a payload."""
+        self._buffer += data
+        while len(self._buffer) >= _HEADER.size:
+            length, kind, connection = _HEADER.unpack_from(self._buffer)
+            if length > MAX_FRAME:
+                raise LinkError(f"a frame of {length} bytes; the limit is {MAX_FRAME}")
+            end = _HEADER.size + length
+            if len(self._buffer) < end:
+                return
+            payload = bytes(memoryview(self._buffer)[_HEADER.size : end])
+            del self._buffer[:end]
+            try:
+                known = Kind(kind)
+            except ValueError:
+                raise LinkError(f"unknown kind of frame: {kind}") from None
+            yield Frame(known, connection, payload)

@@ -1,0 +1,60 @@
+"""Questions between services: who may enter a job (`svc.access`), and the dialling of links."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pitstop_common.messages.parts import JobStatus
+
+
+class AccessRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may enter this job? `fingerprint`: the key that signed; if it is not among the allowed, its owner is said."""
+
+    job: str
+    fingerprint: str = ""
+
+
+class AllowedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """One key and whose it is. `key` is `<type> <base64>`."""
+
+    user: str
+    key: str
+    fingerprint: str
+
+
+class AccessReply(msgspec.Struct, frozen=True, kw_only=True):
+    """`found` false: no such job. `offers` false: the job offers no session. `allowed`: the keys that may enter.
+    `owner`: whose key the asked fingerprint is, when it is registered in the org but not allowed here."""
+
+    found: bool
+    job: str = ""
+    attempt: int = 0
+    org: str = ""
+    run: str = ""
+    project: str = ""
+    request: str = ""
+    actor: str = ""
+    status: JobStatus | Literal[""] = ""
+    host: str = ""
+    incarnation: str = ""
+    offers: bool = False
+    allowed: tuple[AllowedKey, ...] = ()
+    owner: str = ""
+
+
+class DialRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Dial this relay worker's link port. `nonce` comes back in the link's hello."""
+
+    address: str
+    port: int
+    worker: str
+    nonce: str
+
+
+class DialReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The host's answer: it dials now, or says why not."""
+
+    ok: bool
+    error: str = ""

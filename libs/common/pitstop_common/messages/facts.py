@@ -1,0 +1,211 @@
+"""Facts: what intake, hosts, relays and the janitor tell the scheduler's log (stream IN)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pitstop_common.limits import LONGEST_SESSION, PRESSURE
+from pitstop_common.messages.parts import Choice, ExpiryReason, JobReport, Message, PauseReason, Result, SshAddress
+
+
+class AcceptedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """The scheduling part of a job."""
+
+    job: str
+    key: str
+    pool: str
+    ssh: bool = False
+
+
+class RunAccepted(Message, frozen=True, kw_only=True, tag="run.accepted"):
+    """Intake found a request good. Its spec is stored already. Windows in seconds."""
+
+    actor: str = ""
+    priority: int = 0
+    jobs: tuple[AcceptedJob, ...] = ()
+    connect_window: float = 600
+    idle_timeout: float = 900
+    max_duration: float = 3600
+    on_expiry: Literal["cancel", "resume"] = "cancel"
+    trace: str = ""
+    source: str = ""
+    """`<stream>:<sequence>` of the request: the same message again is a redelivery, another one a duplicate."""
+
+
+class RunCancel(Message, frozen=True, kw_only=True, tag="run.cancel"):
+    """End a run, or one job of it (`job`)."""
+
+    by: str = ""
+    reason: str = ""
+
+
+class RunExtend(Message, frozen=True, kw_only=True, tag="run.extend"):
+    """Keep a job's session for `seconds` from now, within the cap of its org."""
+
+    seconds: float
+    by: str = ""
+
+
+class HostFact(Message, frozen=True, kw_only=True, tag=False):
+    """A fact of the host that claimed the job. The log ignores it from any other."""
+
+    host: str
+    incarnation: str
+    """Of the host's process. Later ones sort after earlier ones."""
+    serial: int = 0
+    """Counts the facts of an attempt up: a fact that comes again, late, is told by it. 0: this one has no order."""
+
+
+class JobClaimed(HostFact, frozen=True, kw_only=True, tag="job.claimed"):
+    """This host runs this attempt, and no other may."""
+
+
+class SandboxReady(HostFact, frozen=True, kw_only=True, tag="sandbox.ready"):
+    """The sandbox stands; steps begin. `ssh` when the job offers a session."""
+
+    backend: str = ""
+    ssh: SshAddress | None = None
+
+
+class SandboxFailed(HostFact, frozen=True, kw_only=True, tag="sandbox.failed"):
+    """No sandbox could be made, or it was lost. The attempt is over."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class SandboxLost(Message, frozen=True, kw_only=True, tag="sandbox.lost"):
+    """The janitor has seen nothing of a host for too long. `host` and `incarnation` name it; job may be empty: all."""
+
+    host: str
+    incarnation: str
+    reason: str = "host_lost"
+
+
+class SandboxRoom(Message, frozen=True, kw_only=True, tag="sandbox.room"):
+    """A host says how many jobs it may hold. 0: it takes no more. `org` and `run` are `_`. `serial` counts up from
+    1 in an incarnation."""
+
+    host: str
+    incarnation: str
+    pool: str
+    capacity: int
+    serial: int = 0
+
+
+class StepStarted(HostFact, frozen=True, kw_only=True, tag="step.started"):
+    """A step began (again: `attempts` > 1)."""
+
+    step: int
+    name: str
+    attempts: int = 1
+
+
+class StepFinished(HostFact, frozen=True, kw_only=True, tag="step.finished"):
+    """A step ended."""
+
+    step: int
+    name: str
+    result: Result
+    exit_code: int | None = None
+    report: JobReport = JobReport()
+
+
+class JobPaused(HostFact, frozen=True, kw_only=True, tag="job.paused"):
+    """Waiting for its person. Also sent when the connect window starts anew (everybody left without `exit`)."""
+
+    reason: PauseReason
+    step: int = 0
+    name: str = ""
+    exit_code: int | None = None
+    ssh: SshAddress | None = None
+    so_far: Result = "success"
+    """What the job's result would be if it ended now."""
+    report: JobReport = JobReport()
+
+
+class JobResumed(HostFact, frozen=True, kw_only=True, tag="job.resumed"):
+    """The remaining steps go on: who chose, and what."""
+
+    choice: Choice | Literal["expired"]
+    by: str = ""
+    step: int = 0
+    report: JobReport = JobReport()
+
+
+class JobFinished(HostFact, frozen=True, kw_only=True, tag="job.finished"):
+    """Nothing of the job is left on its host. `reason` is a stable code when the result is `error`."""
+
+    result: Result
+    reason: str = ""
+    message: str = ""
+    report: JobReport = JobReport()
+
+
+class SshConnected(HostFact, frozen=True, kw_only=True, tag="ssh.connected"):
+    """Somebody entered. `client` is address and port as the relay saw them."""
+
+    session: str
+    user: str
+    fingerprint: str
+    client: str = ""
+
+
+class SshActive(HostFact, frozen=True, kw_only=True, tag="ssh.active"):
+    """Somebody was active `age` seconds before this was published."""
+
+    age: float = 0
+
+
+class SshClosed(HostFact, frozen=True, kw_only=True, tag="ssh.closed"):
+    """A connection ended; `left` remain. `reason`: exit, disconnect, expired, stopped."""
+
+    session: str
+    user: str
+    reason: str
+    left: int = 0
+    duration: float = 0
+
+
+class SshDenied(Message, frozen=True, kw_only=True, tag="ssh.denied"):
+    """A login was refused. `reason` is a stable code; `job` what was asked for, when it exists."""
+
+    reason: str
+    fingerprint: str = ""
+    client: str = ""
+
+
+class SessionExpired(Message, frozen=True, kw_only=True, tag="session.expired"):
+    """A deadline of a session has passed. Only the janitor may say so; it holds if `revision` is still current."""
+
+    reason: ExpiryReason
+    revision: int
+
+
+class SessionWarned(Message, frozen=True, kw_only=True, tag="session.warned"):
+    """A deadline of a session comes near. Only the janitor says so; it holds if `revision` is still current."""
+
+    reason: ExpiryReason
+    revision: int
+
+
+class OrgConfigured(Message, frozen=True, kw_only=True, tag="org.configured"):
+    """New limits of an org, all of them. `slots` null: the deployment's default; 0: no limit. Lower limits never kill.
+    Seconds: `pressure` is the idle limit while runs of the org wait, `longest_session` bounds what `run.extend` may
+    reach, from the first login."""
+
+    slots: int | None = None
+    weight: int = 1
+    projects: dict[str, int] = {}
+    pressure: float = PRESSURE
+    longest_session: float = LONGEST_SESSION
+    by: str = ""
+
+
+Fact = (
+    RunAccepted | RunCancel | RunExtend | JobClaimed | SandboxReady | SandboxFailed | SandboxLost | SandboxRoom
+    | StepStarted | StepFinished | JobPaused | JobResumed | JobFinished | SshConnected | SshActive | SshClosed
+    | SshDenied | SessionExpired | SessionWarned | OrgConfigured
+)  # fmt: skip

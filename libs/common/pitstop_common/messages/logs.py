@@ -1,0 +1,23 @@
+"""The output of steps (stream LOGS)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class LogChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """Lines of a step's output, masked, in order. `first` counts lines of this step and try from 0: a reader drops
+    lines it has had. `kind`: output; notice (Pitstop's own words to the reader, step 0); end (the job's log is
+    complete)."""
+
+    job: str
+    attempt: int
+    step: int
+    tries: int
+    name: str
+    first: int
+    lines: tuple[str, ...]
+    kind: Literal["output", "notice", "end"] = "output"
+    time: str = ""

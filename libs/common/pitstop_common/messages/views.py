@@ -1,0 +1,102 @@
+"""Read models (bucket `runs`: keys <org>.<run>, <org>.<run>.<job>, <org>.<run>.<job>.report) and what lies in the
+other buckets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pitstop_common.messages.parts import ExpiryReason, JobReport, JobStatus, Result
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run, as the log has it. `seq` is the decision it was written after; older writes are refused."""
+
+    run: str
+    org: str
+    project: str
+    request: str
+    actor: str
+    status: Literal["queued", "running", "finished"]
+    result: Result | Literal[""]
+    jobs: tuple[str, ...]
+    priority: int = 0
+    created: float = 0
+    started: float = 0
+    finished: float = 0
+    trace: str = ""
+    seq: int = 0
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job, as the log has it. Times are seconds since the epoch by the server's clock; 0 = not yet.
+    `deadline` is when the session ends by itself, and `deadline_reason` why."""
+
+    job: str
+    run: str
+    org: str
+    project: str
+    key: str
+    pool: str
+    status: JobStatus
+    attempt: int
+    result: Result | Literal[""] = ""
+    reason: str = ""
+    host: str = ""
+    incarnation: str = ""
+    use: Literal["", "run", "debug"] = ""
+    """What its slot is used for; empty: it holds none."""
+    slot_since: float = 0
+    sessions: int = 0
+    entered: bool = False
+    active: float = 0
+    paused_at: float = 0
+    deadline: float = 0
+    deadline_reason: ExpiryReason | Literal[""] = ""
+    revision: int = 0
+    """Of the deadline: a fired deadline of an older revision means nothing."""
+    queued: float = 0
+    finished: float = 0
+    seq: int = 0
+
+
+class ReportView(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest report of a job's host."""
+
+    job: str
+    attempt: int
+    report: JobReport
+    message: str = ""
+    seq: int = 0
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """A host's sign of life, every 5 s, and its inventory."""
+
+    host: str
+    incarnation: str
+    pool: str
+    capacity: int
+    beat: int
+    """Counts up; an observer needs no clock of the host."""
+    jobs: tuple[tuple[str, int], ...] = ()
+    draining: bool = False
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """Who runs an attempt: bucket `claims`, key `<job>.<attempt>`, create-only. `token` is of one try to claim: a
+    host whose write went unanswered knows by it that this claim is the one it wrote."""
+
+    host: str
+    incarnation: str
+    token: str = ""
+
+
+class UserKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered public key: bucket `keys`, key `<org>.<user>`, a list of these."""
+
+    key: str
+    fingerprint: str
+    comment: str = ""
+    added: str = ""

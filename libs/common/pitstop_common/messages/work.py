@@ -1,0 +1,75 @@
+"""Work and commands for hosts (stream WORK), and the bodies of deadlines (stream TIMERS)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pitstop_common.messages.parts import ExpiryReason, Result
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="start"):
+    """Run this attempt of this job. The spec is in SPECS."""
+
+    org: str
+    run: str
+    job: str
+    attempt: int
+    project: str = ""
+    request: str = ""
+    cause: str = ""
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="stop"):
+    """End a job. `result` is what the log has given it already. `notice` is shown to people inside."""
+
+    org: str
+    run: str
+    job: str
+    attempt: int
+    result: Result
+    reason: str = ""
+    notice: str = ""
+    cause: str = ""
+
+
+class Resume(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="resume"):
+    """End the pause of a job and go on (a session expired whose action is `resume`)."""
+
+    org: str
+    run: str
+    job: str
+    attempt: int
+    reason: str = ""
+    notice: str = ""
+    cause: str = ""
+
+
+class Warn(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="warn"):
+    """Show `notice` to the people inside: their session ends in `left` seconds unless they act."""
+
+    org: str
+    run: str
+    job: str
+    attempt: int
+    reason: ExpiryReason
+    left: float
+    notice: str
+    cause: str = ""
+
+
+Command = Stop | Resume | Warn
+
+
+class Fired(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of an armed deadline."""
+
+    org: str
+    run: str
+    project: str
+    request: str
+    job: str
+    attempt: int
+    reason: ExpiryReason
+    revision: int
+    warn: bool = False
+    """The deadline only comes near; else it is due."""

@@ -1,0 +1,123 @@
+"""What a publisher may send to `run.requested`, as types. The JSON Schema and the validation come from here.
+
+Patterns are written for JSON Schema (ECMA 262, RE2): `^…$` means the whole text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from pitstop_common import limits
+from pitstop_common.spec import OnExpiry, Shell
+
+PauseAt = Literal["after_step", "before_step", "on_failure", "at_end"]
+
+
+def _whole(pattern: re.Pattern[str]) -> str:
+    return "^" + pattern.pattern.removesuffix(r"\Z") + "$"
+
+
+_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+_SECONDS = Meta(gt=0, le=limits.MAX_POLICY_SECONDS, description="seconds, more than 0 and at most a day")
+
+Org = Annotated[str, Meta(pattern=_whole(limits.ORG), description="lower-case letters, digits and -, at most 39")]
+Project = Annotated[
+    str, Meta(pattern=_whole(limits.PROJECT), description="letters, digits, dots, - and _, at most 100")
+]
+User = Annotated[str, Meta(pattern=_whole(limits.TOKEN), description="letters, digits, - and _, at most 64")]
+Actor = Annotated[
+    str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$", description="a user name: letters, digits, - and _, at most 64")
+]
+Pool = Annotated[str, Meta(pattern=_whole(limits.POOL), description="lower-case letters, digits and -, at most 39")]
+RequestId = Annotated[
+    str,
+    Meta(
+        max_length=limits.MAX_ID_CHARS,
+        pattern=_PRINTABLE,
+        description="one line of text, the publisher's own name of this request",
+    ),
+]
+Name = Annotated[
+    str, Meta(min_length=1, max_length=limits.MAX_NAME_CHARS, pattern=_PRINTABLE, description="one line of text")
+]
+Image = Annotated[
+    str, Meta(max_length=255, pattern=r"^([A-Za-z0-9][A-Za-z0-9._/:@-]*)?$", description="a container image")
+]
+Variable = Annotated[str, Meta(max_length=limits.MAX_ENV_VALUE_CHARS, pattern=r"^[^\x00]*$")]
+VariableName = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_CHARS, pattern=r"^[^\x00-\x20=\x7f]*$")]
+Seconds = Annotated[float, _SECONDS]
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One step, with the keys of a workflow file. Exactly one of `run` and `uses`."""
+
+    run: Annotated[str, Meta(min_length=1)] = ""
+    uses: Annotated[str, Meta(pattern=r"^actions/checkout@")] = ""
+    with_: dict[Literal["ref", "path", "fetch-depth"], str | int] = msgspec.field(name="with", default={})
+    name: Name = ""
+    id: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,99}$")] = ""
+    env: Annotated[dict[str, str | int | float | bool | None], Meta(max_length=limits.MAX_ENV_VARS)] = {}
+    working_directory: str = msgspec.field(name="working-directory", default="")
+    shell: Shell = ""
+    if_: str = msgspec.field(name="if", default="success()")
+    continue_on_error: bool = msgspec.field(name="continue-on-error", default=False)
+    timeout_minutes: Annotated[float, Meta(gt=0, le=limits.MAX_TIMEOUT_MINUTES)] | UnsetType = msgspec.field(
+        name="timeout-minutes", default=UNSET
+    )
+
+
+class SourceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Where checkout takes the tree from. `git`: a URL without credentials, or an absolute path on the host."""
+
+    git: Annotated[str, Meta(max_length=2000, pattern=_PRINTABLE, description="one line, at most 2000 characters")] = ""
+    ref: Annotated[str, Meta(max_length=250, pattern=_PRINTABLE, description="a branch or a tag")] = ""
+    sha: Annotated[
+        str, Meta(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$", description="a full commit id in lower-case hex")
+    ] = ""
+    patch: str = ""
+    """Not supported yet: only the empty text is accepted."""
+
+
+class SshRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to pause, who may enter and for how long. `step`: number from 1, id or name. `keys` count as the actor."""
+
+    pause: PauseAt | list[PauseAt] = []
+    step: Annotated[int, Meta(ge=1, le=limits.MAX_STEPS)] | Name | UnsetType = UNSET
+    direct: bool = False
+    users: Annotated[list[User], Meta(max_length=limits.MAX_SSH_USERS)] = []
+    keys: Annotated[
+        list[Annotated[str, Meta(max_length=limits.MAX_KEY_CHARS)]], Meta(max_length=limits.MAX_SSH_KEYS)
+    ] = []
+    connect_window: Seconds = limits.CONNECT_WINDOW
+    idle_timeout: Seconds = limits.IDLE_TIMEOUT
+    max_duration: Seconds = limits.MAX_DURATION
+    on_expiry: OnExpiry = "cancel"
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of `run.requested`. Smallest: org, project and one of steps and workflow. Unknown fields are ignored."""
+
+    org: Org
+    project: Project
+    id: RequestId = ""
+    actor: Actor = ""
+    workflow: Annotated[str, Meta(min_length=1, max_length=limits.MAX_WORKFLOW_BYTES)] | UnsetType = UNSET
+    jobs: Annotated[list[Name], Meta(max_length=limits.MAX_JOBS)] = []
+    """Of the workflow: keys or names. Empty: all."""
+    steps: Annotated[list[Step], Meta(min_length=1, max_length=limits.MAX_STEPS)] | UnsetType = UNSET
+    image: Image = ""
+    source: SourceRequest = SourceRequest()
+    env: Annotated[dict[VariableName, Variable], Meta(max_length=limits.MAX_ENV_VARS)] = {}
+    """Over the workflow's and the jobs' own variables, under those of steps."""
+    pool: Pool = "default"
+    priority: Annotated[int, Meta(ge=-limits.MAX_PRIORITY, le=limits.MAX_PRIORITY)] = 0
+    ssh: SshRequest = SshRequest()
+    inputs: dict[str, Any] = {}
+    """Not supported yet, as secrets, retry and rerun_of: only empty ones are accepted."""
+    secrets: list[str] = []
+    retry: str = ""
+    rerun_of: str = ""
