@@ -1,0 +1,38 @@
+"""Limits of an org: shown with what is in use, and set."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+from msgspec import UNSET
+from nats.micro.request import Request as MicroRequest
+
+from pitstop_common import messages as m
+from pitstop_common import subjects
+from pitstop_common.api import OrgLimits, OrgView
+from pitstop_common.pull import rfc3339
+from pitstop_scheduler.calls import Caller, Teller, checked
+from pitstop_scheduler.reading import Reading
+
+
+class Orgs:
+    """Verbs about the caller's org."""
+
+    def __init__(self, teller: Teller, reading: Reading) -> None:
+        self._teller, self._reading = teller, reading
+
+    async def show(self, caller: Caller, _: MicroRequest) -> OrgView:
+        """As the log has it."""
+        return self._reading.org(caller.org)
+
+    async def apply(self, caller: Caller, asked: MicroRequest) -> OrgView:
+        """Set all limits at once. Raises Wrong, Unavailable."""
+        limits = checked(asked, OrgLimits)
+        fact = m.OrgConfigured(
+            id=f"configured.{uuid.uuid4().hex}", time=rfc3339(time.time()), org=caller.org, run=subjects.NOBODY,
+            slots=None if limits.slots is UNSET else limits.slots, weight=limits.weight, projects=limits.projects,
+            pressure=limits.pressure, longest_session=limits.longest_session, by=caller.actor,
+        )  # fmt: skip
+        await self._teller.tell(fact)
+        return self._reading.org(caller.org)

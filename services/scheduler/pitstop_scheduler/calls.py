@@ -1,0 +1,88 @@
+"""A call of the API: who asks, and what its body says."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+from nats.micro.request import Request as MicroRequest
+
+from pitstop_common import messages as m
+from pitstop_common import subjects
+from pitstop_common.bus import Bus
+from pitstop_common.errors import NotFound, PitstopError
+from pitstop_common.faults import Faults, TooManyFaults
+from pitstop_common.messages import Fault
+from pitstop_common.telemetry import headers
+from pitstop_common.validation import check_struct
+from pitstop_scheduler.log import Log
+
+S = TypeVar("S", bound=msgspec.Struct)
+DECIDED_WITHIN: Final = 5.0
+"""Seconds until the log has decided on what was asked."""
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks, as the server's permissions vouch for."""
+
+    org: str
+    actor: str
+
+
+Handler = Callable[[Caller, MicroRequest], Awaitable[Any]]
+
+
+class Wrong(PitstopError):
+    """The request's body cannot be used. `faults` name its faulty fields."""
+
+    code = "invalid"
+
+    def __init__(self, text: str, faults: tuple[Fault, ...] = ()) -> None:
+        super().__init__(text)
+        self.faults = faults
+
+
+class Teller:
+    """Stores what people ask as facts, and waits until the log has decided on them."""
+
+    def __init__(self, bus: Bus, log: Log) -> None:
+        self._bus, self._log = bus, log
+
+    async def tell(self, fact: m.RunCancel | m.RunExtend | m.OrgConfigured, trace: str = "") -> None:
+        """Raises Unavailable: it may or may not be stored and decided."""
+        subject = subjects.about(str(fact.__struct_config__.tag), fact.org, fact.run)
+        ack = await self._bus.store(subject, m.encode(fact), headers(fact.id, trace))
+        await self._log.wait_for(ack.seq, DECIDED_WITHIN)
+
+
+def body_of(request: MicroRequest) -> dict[str, Any]:
+    """Raises Wrong when it is no JSON object."""
+    try:
+        found = msgspec.json.decode(request.data or b"{}", type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Wrong(f"the body must be a JSON object: {error}") from error
+    return found
+
+
+def checked(request: MicroRequest, struct: type[S]) -> S:
+    """The body as `struct`. Raises Wrong, which names every faulty field."""
+    faults = Faults()
+    sound: dict[str, Any] = {}
+    with contextlib.suppress(TooManyFaults):
+        sound = check_struct(body_of(request), struct, faults)
+    if faults:
+        text = "; ".join(f"`{fault.pointer.lstrip('/')}` {fault.message}" for fault in faults.found)
+        raise Wrong(text, faults.found)
+    return msgspec.convert(sound, struct)
+
+
+def text_of(request: MicroRequest, name: str) -> str:
+    """A field that must be a text. Raises Wrong, and NotFound when it is no id of a run or a job."""
+    value = body_of(request).get(name)
+    if not isinstance(value, str) or not value or len(value) > 16_384:
+        raise Wrong(f"`{name}` must be a text that is not empty")
+    if name in {"run", "job"} and not value.replace("-", "").isalnum():
+        raise NotFound(f"there is no {name} of that id")
+    return value

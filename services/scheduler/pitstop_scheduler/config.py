@@ -1,0 +1,20 @@
+"""Settings of the scheduler, from the environment."""
+
+from __future__ import annotations
+
+from pitstop_common.config import ServiceConfig
+
+
+class Config(ServiceConfig, frozen=True, kw_only=True):
+    """Limits are slots at once; 0 = none. An org that was configured by itself keeps its own."""
+
+    org_slots: int = 0
+    """Jobs of one org at once."""
+    project_slots: int = 0
+    """Jobs of one project at once."""
+    pool_slots: int = 0
+    """Jobs of one pool at once (its hosts' capacity bounds it anyway)."""
+    ssh_disabled: tuple[str, ...] = ()
+    """Projects that offer no session, as `org/project`; `org/*` for all of an org."""
+    snapshot_every: int = 2000
+    """Records of the decision log between two snapshots."""

@@ -1,0 +1,93 @@
+"""A copy-on-write view of a state: `decide` applies its own changes to a draft to see what they bring about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from pitstop_scheduler.model import Host, Job, Org, Pool, Run, State
+
+
+class Draft(State):
+    """A state as it would be. Only what is touched is copied; the state below is never written."""
+
+    def __init__(self, below: State) -> None:
+        super().__init__()
+        self._below = below
+        self.now, self.watermark = below.now, below.watermark
+        self.org_slots, self.project_slots, self.pool_slots = below.org_slots, below.project_slots, below.pool_slots
+        self.turn = below.turn
+        self._gone: set[str] = set()
+
+    def job(self, id: str) -> Job | None:
+        return self.jobs.get(id) or self._below.job(id)
+
+    def run(self, id: str) -> Run | None:
+        return self.runs.get(id) or self._below.run(id)
+
+    def org(self, id: str) -> Org:
+        return self.orgs.get(id) or self._below.org(id)
+
+    def pool(self, id: str) -> Pool:
+        return self.pools.get(id) or self._below.pool(id)
+
+    def host(self, id: str) -> Host | None:
+        return self.hosts.get(id) or self._below.host(id)
+
+    def living_jobs(self) -> Iterator[Job]:
+        for id in {**self._below.jobs, **self.jobs}:
+            job = self.job(id)
+            if job is not None and job.status != "finished":
+                yield job
+
+    def all_hosts(self) -> Iterator[Host]:
+        yield from {**self._below.hosts, **self.hosts}.values()
+
+    def source_of(self, run: str) -> str | None:
+        living = self.run(run)
+        return living.source if living else self._below.source_of(run)
+
+    def waiting(self, org: str) -> Iterator[str]:
+        mine = self.queues.get(org, {})
+        theirs = self._below.queues.get(org, {})
+        for priority in sorted({*mine, *theirs}, reverse=True):
+            yield from (job for job in theirs.get(priority, ()) if job not in self._gone)
+            yield from tuple(mine.get(priority, ()))
+
+    def waiting_orgs(self) -> Iterator[str]:
+        yield from {**self._below.queues, **self.queues}
+
+    def pressed_orgs(self) -> set[str]:
+        below = {org for org in self._below.pressed_orgs() if org not in self.orgs}
+        return below | super().pressed_orgs()
+
+    def ahead(self, org: str, priority: int) -> int:
+        return super().ahead(org, priority) + self._below.ahead(org, priority)
+
+    def edit_job(self, id: str) -> Job:
+        if id not in self.jobs:
+            self.jobs[id] = msgspec.structs.replace(self._below.jobs[id])
+        return self.jobs[id]
+
+    def edit_run(self, id: str) -> Run:
+        if id not in self.runs:
+            self.runs[id] = msgspec.structs.replace(self._below.runs[id])
+        return self.runs[id]
+
+    def edit_org(self, id: str) -> Org:
+        if id not in self.orgs:
+            below = self._below.org(id)
+            self.orgs[id] = msgspec.structs.replace(
+                below, projects=dict(below.projects), used_by_project=dict(below.used_by_project)
+            )
+        return self.orgs[id]
+
+    def edit_pool(self, id: str) -> Pool:
+        if id not in self.pools:
+            self.pools[id] = msgspec.structs.replace(self._below.pool(id))
+        return self.pools[id]
+
+    def dequeue(self, org: str, priority: int, job: str) -> None:
+        super().dequeue(org, priority, job)
+        self._gone.add(job)

@@ -1,0 +1,207 @@
+"""State is a fold of the log: `apply` is the only code that changes a state (or a draft of one)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pitstop_scheduler import changes as c
+from pitstop_scheduler.model import Host, Job, Run, State
+from pitstop_scheduler.transitions import (
+    CLAIMED,
+    ENDED,
+    GRANTED,
+    HOLDS_ROOM,
+    HOLDS_SLOT,
+    PAUSED,
+    READY,
+    RESUMED,
+    STOPPED,
+    after,
+)
+
+
+def fold(state: State, record: c.Record, sequence: int) -> None:
+    """Take in one record, stored at `sequence`."""
+    state.head, state.epoch, state.owner = sequence, record.epoch, record.owner
+    state.records += 1
+    state.watermark = max(state.watermark, record.watermark)
+    state.now = max(state.now, record.now)
+    for change in record.changes:
+        apply(state, change)
+        if isinstance(change, c.RunEnded):
+            state.ended.append((sequence, change.run))
+    state.forget(record.published_to)
+
+
+def apply(state: State, change: c.AnyChange) -> None:
+    """Change a state. Raises IllegalTransition when a job cannot take the change."""
+    handler = _HANDLERS.get(type(change))
+    if handler is not None:
+        handler(state, change)
+
+
+def _queued(state: State, change: c.Queued) -> None:
+    run = Run(
+        change.run, change.org, change.project, change.request, change.actor, change.priority, change.source,
+        change.trace, tuple(job for job, *_ in change.jobs), change.connect_window, change.idle_timeout,
+        change.max_duration, change.on_expiry, created=state.now,
+    )  # fmt: skip
+    state.add(run, [Job(id, run.id, key, pool, offers, queued=state.now) for id, key, pool, offers in change.jobs])
+    for job in run.jobs:
+        state.enqueue(run.org, run.priority, job)
+
+
+def _granted(state: State, change: c.Granted) -> None:
+    job = _move(state, change.job, GRANTED)
+    job.attempt, job.granted = change.attempt, state.now
+    run = state.edit_run(job.run)
+    run.started = run.started or state.now
+    state.dequeue(run.org, run.priority, job.id)
+    org = state.edit_org(run.org)
+    state.turn = max(org.turn, state.turn)
+    org.turn = state.turn + 1 / max(1, org.weight)
+
+
+def _claimed(state: State, change: c.Claimed) -> None:
+    job = _move(state, change.job, CLAIMED)
+    job.host, job.incarnation = change.host, change.incarnation
+
+
+def _ready(state: State, change: c.Ready) -> None:
+    _move(state, change.job, READY)
+
+
+def _paused(state: State, change: c.Paused) -> None:
+    job = _move(state, change.job, PAUSED)
+    job.pause, job.so_far, job.paused = change.reason, change.so_far, state.now
+
+
+def _resumed(state: State, change: c.Resumed) -> None:
+    job = _move(state, change.job, RESUMED)
+    job.pause, job.paused = "", 0
+
+
+def _entered(state: State, change: c.Entered) -> None:
+    job = state.edit_job(change.job)
+    job.sessions |= {change.session}
+    job.seen |= {change.session}
+    job.first_login = job.first_login or state.now
+    job.active = state.now
+    job.serial = max(job.serial, change.serial)
+
+
+def _left(state: State, change: c.Left) -> None:
+    job = state.edit_job(change.job)
+    job.sessions -= {change.session}
+    job.seen |= {change.session}
+    if not job.sessions and job.status == "paused":
+        job.paused = state.now  # everybody has left: the connect window starts anew
+
+
+def _active(state: State, change: c.Active) -> None:
+    job = state.edit_job(change.job)
+    job.active = max(job.active, change.at)
+    job.serial = max(job.serial, change.serial)
+
+
+def _deadline(state: State, change: c.Deadline) -> None:
+    job = state.edit_job(change.job)
+    job.deadline, job.deadline_reason, job.revision = change.at, change.reason, change.revision
+    job.warn_at = change.warn_at
+
+
+def _warned(state: State, change: c.Warned) -> None:
+    job = state.edit_job(change.job)
+    job.warned = job.revision
+
+
+def _extended(state: State, change: c.Extended) -> None:
+    job = state.edit_job(change.job)
+    job.keep_until = max(job.keep_until, change.until)
+
+
+def _pressed(state: State, change: c.Pressed) -> None:
+    state.edit_org(change.org).pressed = state.now if change.waits else 0
+
+
+def _stopped(state: State, change: c.Stopped) -> None:
+    job = _move(state, change.job, STOPPED)
+    job.result, job.reason = change.result, change.reason
+
+
+def _ended(state: State, change: c.Ended) -> None:
+    job = _move(state, change.job, ENDED)
+    job.result, job.reason, job.finished = change.result, change.reason, state.now
+    job.sessions = frozenset()
+    run = state.edit_run(job.run)
+    state.dequeue(run.org, run.priority, job.id)
+
+
+def _run_ended(state: State, change: c.RunEnded) -> None:
+    run = state.edit_run(change.run)
+    run.result, run.reason, run.finished = change.result, change.reason, state.now
+
+
+def _room(state: State, change: c.Room) -> None:
+    _set_capacity(state, Host(change.host, change.incarnation, change.pool, change.capacity, change.serial))
+
+
+def _host_lost(state: State, change: c.HostLost) -> None:
+    host = state.host(change.host)
+    if host is not None:
+        _set_capacity(state, Host(host.id, change.incarnation, host.pool, 0, host.serial))
+
+
+def _set_capacity(state: State, host: Host) -> None:
+    before = state.host(host.id)
+    if before is not None:
+        state.edit_pool(before.pool).capacity -= before.capacity
+    state.put_host(host)
+    state.edit_pool(host.pool).capacity += host.capacity
+
+
+def _reported(state: State, change: c.Reported) -> None:
+    job = state.edit_job(change.job)
+    job.serial = max(job.serial, change.serial)
+
+
+def _limits(state: State, change: c.Limits) -> None:
+    org = state.edit_org(change.org)
+    org.slots, org.weight, org.projects = change.slots, change.weight, dict(change.projects)
+    org.pressure, org.longest_session = change.pressure, change.longest_session
+    org.configured = True
+
+
+def _defaults(state: State, change: c.Defaults) -> None:
+    state.org_slots, state.project_slots = change.org_slots, change.project_slots
+    state.pool_slots = change.pool_slots
+
+
+def _move(state: State, id: str, change: str) -> Job:
+    """Take the transition, and keep the sums in step with it."""
+    job = state.edit_job(id)
+    old, new = job.status, after(job.status, change)
+    run = state.run(job.run)
+    assert run is not None
+    slot = (new in HOLDS_SLOT) - (old in HOLDS_SLOT)
+    room = (new in HOLDS_ROOM) - (old in HOLDS_ROOM)
+    if slot or room:
+        pool = state.edit_pool(job.pool)
+        pool.slots += slot
+        pool.room += room
+    if slot:
+        org = state.edit_org(run.org)
+        org.used += slot
+        org.used_by_project[run.project] = org.used_by_project.get(run.project, 0) + slot
+    job.status = new
+    return job
+
+
+_HANDLERS: dict[type[Any], Callable[[State, Any], None]] = {
+    c.Queued: _queued, c.Granted: _granted, c.Claimed: _claimed, c.Ready: _ready, c.Paused: _paused,
+    c.Resumed: _resumed, c.Entered: _entered, c.Left: _left, c.Active: _active, c.Deadline: _deadline,
+    c.Warned: _warned, c.Extended: _extended, c.Pressed: _pressed, c.Stopped: _stopped, c.Ended: _ended,
+    c.RunEnded: _run_ended, c.Room: _room, c.HostLost: _host_lost, c.Reported: _reported, c.Limits: _limits,
+    c.Defaults: _defaults,
+}  # fmt: skip

@@ -1,0 +1,192 @@
+"""Takes in requests: checks, compiles, stores the spec, and says `run.accepted` to the log. Or says why not.
+
+Each message ends in exactly one of two ways, and only then is acknowledged: accepted (its spec stored first), or
+rejected (kept in the dead-letter stream first). Doing it twice does nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from typing import NamedTuple
+
+from pitstop_common import ids, subjects
+from pitstop_common import messages as m
+from pitstop_common.bus import Ack, Bus, Refused
+from pitstop_common.errors import PitstopError, Unavailable, WrongLastSequence
+from pitstop_common.pull import Delivery, Pull, rfc3339
+from pitstop_common.spec import RunSpec
+from pitstop_common.streams import REQ, REQ_ORG, intake_consumer
+from pitstop_common.telemetry import headers, new_trace, trace_of
+from pitstop_scheduler.config import Config
+from pitstop_scheduler.metrics import Metrics
+from pitstop_scheduler.people import People
+from pitstop_scheduler.request import BadRequest, Request, compile_run, read_request
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 256
+_TRIES = 10
+"""Of a request on which the scheduler itself fails."""
+_SOON = 5.0
+_LATER = 30.0
+_LONG_AGO = 30
+
+
+class Refusal(PitstopError):
+    """A sound request that may not run (feature A13): says who can change it, and how."""
+
+    def __init__(self, code: str, faults: tuple[m.Fault, ...], request: Request) -> None:
+        super().__init__("; ".join(fault.message for fault in faults))
+        self.code = code  # type: ignore[misc]
+        self.faults = faults
+        self.request = request
+
+
+class Taken(NamedTuple):
+    """An accepted request: where its fact lies in IN."""
+
+    spec: RunSpec
+    source: str
+    sequence: int
+
+
+class Intake:
+    """Shared by all schedulers: a queue consumer on each of the two request streams."""
+
+    def __init__(self, bus: Bus, config: Config, people: People, metrics: Metrics) -> None:
+        self._bus, self._config, self._people, self._metrics = bus, config, people, metrics
+
+    async def run(self, stream: str, stopping: asyncio.Event) -> None:
+        """Take in what comes on REQ or REQ_ORG, many at once, until told to stop."""
+        pull = Pull(self._bus, stream, intake_consumer(), batch=_AT_ONCE)
+        try:
+            while not stopping.is_set():
+                batch = await pull.next(0.5, _AT_ONCE)
+                await asyncio.gather(*(self._take(stream, delivery) for delivery in batch))
+        finally:
+            await pull.close()
+
+    async def accept(self, request: Request, run: str, source: str, trace: str, created: float) -> Taken:
+        """Store the spec and say run.accepted. Raises Refusal; Unavailable (then nothing is lost by trying again)."""
+        await self._admit(request)
+        spec = compile_run(request, run=run, created=rfc3339(created), trace=trace or new_trace())
+        try:
+            await self._bus.store(
+                subjects.spec(spec.org, run), m.encode(spec),
+                {"Nats-Expected-Last-Subject-Sequence": "0", **headers(f"spec.{run}.{source}")},
+            )  # fmt: skip
+        except WrongLastSequence:
+            log.debug("run %s is known", run)
+        ack = await self._bus.store(
+            subjects.about("run.accepted", spec.org, run), m.encode(_accepted(spec, source, created)),
+            headers(f"accepted.{run}.{source}", spec.trace),
+        )  # fmt: skip
+        return Taken(spec, source, ack.seq)
+
+    async def _take(self, stream: str, delivery: Delivery) -> None:
+        if stream == REQ and delivery.headers.get("Nats-Stream") == REQ_ORG:
+            await delivery.ack()  # the echo of a message that REQ_ORG's own consumer takes in
+            return
+        before = time.monotonic()
+        try:
+            outcome = await self._handle(stream, delivery)
+            await delivery.ack()
+        except (Unavailable, Refused) as error:  # NATS is away, or a stream is full: no fault of the request
+            log.warning("a request waits: %s", error)
+            outcome = "nak"
+            await delivery.nak(wait_before_next(delivery.deliveries))
+        except Exception as error:
+            log.exception("a request could not be taken in: %s:%s", stream, delivery.seq)
+            outcome = "error"
+            if delivery.deliveries < _TRIES:
+                await delivery.nak(wait_before_next(delivery.deliveries))
+            else:  # the server's advisory brings it to the dead letters
+                await delivery.term(f"the scheduler failed on it {delivery.deliveries} times: {type(error).__name__}")
+        self._metrics.handled(stream.lower(), outcome, time.monotonic() - before)
+
+    async def _handle(self, stream: str, delivery: Delivery) -> str:
+        source = f"{stream}:{delivery.seq}"
+        trace = trace_of(delivery.headers)
+        org = delivery.subject.split(".")[2] if stream == REQ_ORG else None
+        try:
+            request = read_request(delivery.data, headers=delivery.headers, org_of_subject=org)
+            if request.id:
+                run = ids.run_id(request.org, request.id)
+            else:
+                run = ids.run_id_of_message(request.org, stream, delivery.seq)
+            await self.accept(request, run, source, trace, delivery.stored)
+        except BadRequest as error:
+            await self._reject(delivery, source, error.org, error.request_id, "invalid", error.faults, trace)
+            self._metrics.requests.labels("invalid").inc()
+            return "ack"
+        except Refusal as error:
+            found = error.request
+            await self._reject(delivery, source, found.org, found.id, error.code, error.faults, trace, found.project)
+            self._metrics.requests.labels("rejected").inc()
+            return "ack"
+        self._metrics.requests.labels("accepted").inc()
+        self._metrics.accept.observe(max(0.0, time.time() - delivery.stored))
+        return "ack"
+
+    async def _reject(self, delivery: Delivery, source: str, org: str, request: str, code: str,
+                      faults: tuple[m.Fault, ...], trace: str, project: str = "") -> None:  # fmt: skip
+        run = ids.run_id(org, request) if org and request else ""
+        kept = await self._keep(delivery, source, org, faults)
+        event = m.RunRejected(
+            id=f"rejected.{source}", time=rfc3339(delivery.stored), org=org, run=run, project=project,
+            request=request, cause=source, errors=faults, code=code, dead_letter=kept.seq if kept else 0,
+        )  # fmt: skip
+        await self._bus.store(
+            subjects.about("run.rejected", org, run), m.encode(event), headers(event.id, trace or new_trace())
+        )
+
+    async def _keep(self, delivery: Delivery, source: str, org: str, faults: tuple[m.Fault, ...]) -> Ack | None:
+        stream, _, sequence = source.partition(":")
+        about = {"Pitstop-Stream": stream, "Pitstop-Seq": sequence, "Pitstop-Subject": delivery.subject,
+                 "Pitstop-Reason": faults[0].message[:500].encode("ascii", "replace").decode()}  # fmt: skip
+        try:
+            return await self._bus.store(
+                subjects.dead_letter(stream, org), delivery.data, {**headers(f"dlq.{source}"), **about}
+            )
+        except Refused as error:
+            log.error("a bad request cannot be kept: %s", error)
+            return None
+
+    async def _admit(self, request: Request) -> None:
+        if not request.ssh:
+            return
+        name = f"{request.org}/{request.project}"
+        if {name, f"{request.org}/*"} & set(self._config.ssh_disabled):
+            text = (f"SSH is disabled for project {name}. Who operates the scheduler can allow it: take it out of "
+                    "PITSTOP_SSH_DISABLED; or leave `ssh` out of the request")  # fmt: skip
+            raise Refusal("ssh_disabled", (m.Fault(pointer="/ssh", message=text),), request)
+        session = request.session
+        if not await self._people.allowed(request.org, request.actor, session.users, session.keys):
+            who = " or ".join(filter(None, [request.actor, *session.users])) or "the actor (none is named)"
+            text = (f"nobody could enter: no SSH key is registered for {who} in org {request.org}. Register one with "
+                    "`pitstop keys add ~/.ssh/id_ed25519.pub`, or send one in `ssh.keys`")  # fmt: skip
+            raise Refusal("ssh_no_key", (m.Fault(pointer="/ssh", message=text),), request)
+
+
+def wait_before_next(deliveries: int) -> float:
+    """Seconds until a request is tried again: short waits for the first two minutes, as most outages are short."""
+    return min(_SOON if deliveries < _LONG_AGO else _LATER, 0.1 * 2.0 ** min(deliveries, 10))
+
+
+def _accepted(spec: RunSpec, source: str, created: float) -> m.RunAccepted:
+    session = spec.session
+    return m.RunAccepted(
+        id=f"accepted.{spec.run}.{source}", time=rfc3339(created), org=spec.org, run=spec.run, project=spec.project,
+        request=spec.request, cause=source, actor=spec.actor, priority=spec.priority,
+        jobs=tuple(m.AcceptedJob(job=job.job, key=job.key, pool=job.pool, ssh=job.pause.any) for job in spec.jobs),
+        connect_window=session.connect_window, idle_timeout=session.idle_timeout, max_duration=session.max_duration,
+        on_expiry=session.on_expiry, trace=spec.trace, source=source,
+    )  # fmt: skip
+
+
+def new_request_id() -> str:
+    """For a request over the API that names none."""
+    return uuid.uuid4().hex

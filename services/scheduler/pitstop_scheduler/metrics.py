@@ -1,0 +1,128 @@
+"""The scheduler's metrics. Gauges of the fleet are exported by the owner of the log only."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from pitstop_common.telemetry import ServiceMetrics
+from pitstop_scheduler import changes as c
+from pitstop_scheduler.model import State
+from pitstop_scheduler.transitions import HOLDS_SLOT
+
+WAIT: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+DURATION: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
+ACCEPT: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_OBSERVE_EVERY: Final = 0.5
+_SESSION_ENDS: Final = frozenset({"idle", "connect_window", "max_duration", "pressure"})
+
+
+class Metrics:
+    """All of them, on the registry of this process."""
+
+    def __init__(self, common: ServiceMetrics) -> None:
+        self._common = common
+        registry = common.registry
+
+        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
+        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        self.requests = counter("pitstop_run_requests", "Requests taken in, by what became of them", ("result",))
+        self.accept = Histogram(
+            "pitstop_run_accept_seconds", "From the request's time stamp to its acceptance", registry=registry,
+            buckets=ACCEPT,
+        )  # fmt: skip
+        self.owner = gauge("pitstop_scheduler_owner", "1 when this process owns the decision log")
+        self.decisions = counter("pitstop_decisions", "Changes committed to the log")
+        self.waiting = gauge("pitstop_runs_waiting", "Jobs in the queue", ("pool",))
+        self.oldest = gauge(
+            "pitstop_queue_oldest_timestamp_seconds", "When the oldest queued job came; 0: none waits", ("pool",)
+        )
+        self.slots = gauge("pitstop_slots", "Places on the hosts that are up", ("pool",))
+        self.in_use = gauge("pitstop_slots_in_use", "Slots held, by what they are used for", ("pool", "use"))
+        self.sessions = gauge("pitstop_sessions", "People's connections that are open")
+        self.wait = Histogram(
+            "pitstop_run_queue_wait_seconds", "From the queue to a slot", ("pool",), registry=registry, buckets=WAIT
+        )
+        self.starts = counter("pitstop_starts", "Jobs that were given a slot", ("pool",))
+        self.ended = counter("pitstop_sessions_ended", "Debug sessions that ended, by why", ("reason",))
+        self.completed = counter("pitstop_runs_completed", "Jobs that ended, by result", ("pool", "result"))
+        self.duration = Histogram(
+            "pitstop_run_duration_seconds", "From the slot to the end", ("pool", "result"), registry=registry,
+            buckets=DURATION,
+        )  # fmt: skip
+        self._pools: set[str] = set()
+        self._observed = 0.0
+
+    def handled(self, handler: str, outcome: str, seconds: float) -> None:
+        """One message was handled."""
+        self._common.messages.labels(handler, outcome).observe(seconds)
+
+    def count(self, record: c.Record, state: State) -> None:
+        """Count what a record that this process committed says."""
+        self.decisions.inc(len(record.changes))
+        for change in record.changes:
+            if isinstance(change, c.Granted):
+                job = state.job(change.job)
+                if job is not None:
+                    self.starts.labels(job.pool).inc()
+                    self.wait.labels(job.pool).observe(max(0.0, change.waited))
+            elif isinstance(change, c.Duplicate):
+                self.requests.labels("duplicate").inc()
+            elif isinstance(change, c.Ended):
+                self._count_end(change, state)
+            elif isinstance(change, c.Stopped | c.Continued) and change.reason in _SESSION_ENDS:
+                self.ended.labels(change.reason).inc()
+            elif isinstance(change, c.Left):
+                self.ended.labels(_known_reason(change.reason)).inc()
+
+    def _count_end(self, change: c.Ended, state: State) -> None:
+        job = state.job(change.job)
+        if job is not None:
+            self.completed.labels(job.pool, change.result).inc()
+            if job.granted:
+                self.duration.labels(job.pool, change.result).observe(max(0.0, job.finished - job.granted))
+
+    def observe(self, state: State) -> None:
+        """Set the gauges from the fold, at most twice a second."""
+        if time.monotonic() - self._observed < _OBSERVE_EVERY:
+            return
+        self._observed = time.monotonic()
+        self.owner.set(1)
+        held: dict[tuple[str, str], int] = {}
+        waiting: dict[str, int] = {}
+        oldest: dict[str, float] = {}
+        sessions = 0
+        for job in state.jobs.values():
+            if job.status == "queued":
+                waiting[job.pool] = waiting.get(job.pool, 0) + 1
+                oldest[job.pool] = min(oldest.get(job.pool, job.queued), job.queued)
+            elif job.status in HOLDS_SLOT:
+                use = "debug" if job.status == "paused" else "run"
+                held[job.pool, use] = held.get((job.pool, use), 0) + 1
+                sessions += len(job.sessions)
+        self._pools |= set(waiting) | set(state.pools)
+        for pool in self._pools:
+            self.waiting.labels(pool).set(waiting.get(pool, 0))
+            self.oldest.labels(pool).set(oldest.get(pool, 0))
+            self.slots.labels(pool).set(state.pool(pool).capacity)
+            for use in ("run", "debug"):
+                self.in_use.labels(pool, use).set(held.get((pool, use), 0))
+        self.sessions.set(sessions)
+
+    def disown(self) -> None:
+        """Another process speaks for the fleet now."""
+        self._observed = 0.0
+        self.owner.set(0)
+        self.sessions.set(0)
+        for metric in (self.waiting, self.oldest, self.slots, self.in_use):
+            metric.clear()
+
+
+def _known_reason(reason: str) -> str:
+    return reason if reason in {"exit", "disconnect", "expired", "stopped"} else "other"

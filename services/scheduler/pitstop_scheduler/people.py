@@ -1,0 +1,91 @@
+"""Who may enter: registered keys in the bucket `keys`, one list a user, and the keys that came with a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from pitstop_common.bucket import Bucket
+from pitstop_common.bus import Bus
+from pitstop_common.errors import NotFound, PitstopError, WrongLastSequence
+from pitstop_common.limits import MAX_SSH_KEYS
+from pitstop_common.messages import AllowedKey, UserKey
+from pitstop_common.public_keys import PublicKey, parse_public_key
+
+_decode = msgspec.json.Decoder(list[UserKey]).decode
+
+
+class TooManyKeys(PitstopError):
+    """A user has as many keys as one may have."""
+
+    code = "too_many_keys"
+
+
+class People:
+    """Keys of users."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bucket = Bucket(bus, "keys")
+
+    async def keys(self, org: str, user: str) -> list[UserKey]:
+        """Of one user; empty when there are none."""
+        entry = await self._bucket.get(f"{org}.{user}")
+        return _decode(entry.value) if entry is not None and entry.value is not None else []
+
+    async def add(self, org: str, user: str, key: PublicKey, now: str) -> UserKey:
+        """Register a key; the same key again is no error. Raises TooManyKeys."""
+        new = UserKey(key=key.line, fingerprint=key.fingerprint, comment=key.comment, added=now)
+
+        def change(keys: list[UserKey]) -> list[UserKey]:
+            if len(keys) >= MAX_SSH_KEYS:
+                raise TooManyKeys(f"{user} has {len(keys)} keys already; remove one with `pitstop keys rm`")
+            return [*(one for one in keys if one.fingerprint != new.fingerprint), new]
+
+        await self._change(org, user, change)
+        return new
+
+    async def remove(self, org: str, user: str, fingerprint: str) -> None:
+        """Forget a key. Raises NotFound."""
+
+        def change(keys: list[UserKey]) -> list[UserKey]:
+            left = [one for one in keys if one.fingerprint != fingerprint]
+            if len(left) == len(keys):
+                raise NotFound(f"{user} has no key {fingerprint}; `pitstop keys ls` shows those there are")
+            return left
+
+        await self._change(org, user, change)
+
+    async def allowed(self, org: str, actor: str, users: tuple[str, ...], keys: tuple[str, ...]) -> list[AllowedKey]:
+        """Every key that may enter: of the actor, of the users, and raw ones, which count as the actor."""
+        found = [_allowed(actor, parse_public_key(key)) for key in keys]
+        for user in dict.fromkeys([actor, *users]):
+            if user:
+                found += [
+                    AllowedKey(user=user, key=key.key, fingerprint=key.fingerprint)
+                    for key in await self.keys(org, user)
+                ]
+        return found
+
+    async def owner_of(self, org: str, fingerprint: str) -> str:
+        """Whose key it is; empty when nobody of the org registered it."""
+        for name, entry in (await self._bucket.scan(f"{org}.*")).items():
+            if entry.value and any(key.fingerprint == fingerprint for key in _decode(entry.value)):
+                return name.partition(".")[2]
+        return ""
+
+    async def _change(self, org: str, user: str, change: Callable[[list[UserKey]], list[UserKey]]) -> None:
+        while True:
+            entry = await self._bucket.get(f"{org}.{user}")
+            before = _decode(entry.value) if entry is not None and entry.value is not None else []
+            try:
+                await self._bucket.swap(
+                    f"{org}.{user}", msgspec.json.encode(change(before)), entry.revision if entry else 0
+                )
+                return
+            except WrongLastSequence:
+                continue
+
+
+def _allowed(actor: str, key: PublicKey) -> AllowedKey:
+    return AllowedKey(user=actor, key=key.line, fingerprint=key.fingerprint)

@@ -1,0 +1,201 @@
+"""Answers about runs: from the fold while they live, from the read models after."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import datetime
+
+import msgspec
+from nats.js.errors import APIError
+
+from pitstop_common import messages as m
+from pitstop_common import subjects
+from pitstop_common.api import JobStatusView, OrgView, RunStatusView
+from pitstop_common.bucket import Bucket
+from pitstop_common.bus import Bus
+from pitstop_common.errors import NotFound, Unavailable
+from pitstop_common.ids import run_of_job
+from pitstop_common.spec import RunSpec
+from pitstop_common.streams import IN, SPECS
+from pitstop_scheduler.grants import org_limit, reason_to_wait
+from pitstop_scheduler.log import Log
+from pitstop_scheduler.people import People
+from pitstop_scheduler.views import job_view, run_view
+
+_decode_spec = msgspec.json.Decoder(RunSpec).decode
+_SPECS_KEPT = 512
+_CURRENT_WITHIN = 0.9
+"""Seconds; who asks has a second's patience, and asks another scheduler then."""
+
+
+class Reading:
+    """Questions that any scheduler can answer."""
+
+    def __init__(self, bus: Bus, log: Log, people: People) -> None:
+        self._bus, self._log, self._people = bus, log, people
+        self._runs = Bucket(bus, "runs")
+        self._specs: dict[str, RunSpec] = {}
+
+    async def spec(self, org: str, run: str) -> RunSpec:
+        """The compiled run. Raises NotFound, Unavailable."""
+        if run in self._specs:
+            return self._specs[run]
+        reply = await self._bus.request(f"$JS.API.DIRECT.GET.{SPECS}.{subjects.spec(org, run)}")
+        if (reply.headers or {}).get("Status") == "404":
+            raise NotFound(f"there is no run {run} in org {org}")
+        spec = _decode_spec(reply.data)
+        while len(self._specs) >= _SPECS_KEPT:
+            del self._specs[next(iter(self._specs))]
+        self._specs[run] = spec
+        return spec
+
+    async def current(self) -> None:
+        """Until everything is folded that is in the log now. A process that was stopped, or cut off, for a while knows
+        less, and others act on what it says. Raises Unavailable."""
+        head = await self._log.head()
+        try:
+            async with asyncio.timeout(_CURRENT_WITHIN), self._log.changed:
+                await self._log.changed.wait_for(lambda: self._log.state.head >= head)
+        except TimeoutError:
+            raise Unavailable("this scheduler has not read the log to its end") from None
+
+    async def job(self, org: str | None, id: str) -> m.JobView:
+        """One job; `org` None: of any. Raises NotFound, Unavailable."""
+        state = self._log.state
+        job = state.job(id)
+        run = state.run(job.run) if job else None
+        if job is not None and run is not None:
+            if org in {None, run.org}:
+                return job_view(job, run, state.head)
+            raise NotFound(f"there is no job {id} in org {org}")
+        found = await self._runs.scan(f"{org or '*'}.{run_of_job(id)}.{id}")
+        for entry in found.values():
+            if entry.value is not None:
+                return m.decode_job_view(entry.value)
+        raise NotFound(f"there is no job {id}")
+
+    async def status(self, org: str, id: str) -> RunStatusView:
+        """A run by its id, or by the id of one of its jobs. Raises NotFound."""
+        run_id = run_of_job(id)
+        state = self._log.state
+        run = state.run(run_id)
+        if run is not None and run.org == org:
+            jobs = [job for job in map(state.job, run.jobs) if job is not None]
+            views = [job_view(job, run, state.head) for job in jobs]
+            return RunStatusView(run=run_view(run, state.head), jobs=tuple([await self._status(v) for v in views]))
+        return await self._ended(org, run_id)
+
+    async def _ended(self, org: str, run: str) -> RunStatusView:
+        entry = await self._runs.get(f"{org}.{run}")
+        if entry is None or entry.value is None:
+            raise NotFound(f"there is no run {run} in org {org}; `pitstop ls --all` shows those there are")
+        stored = await self._runs.scan(f"{org}.{run}.*")
+        views = [m.decode_job_view(one.value) for one in stored.values() if one.value is not None]
+        views.sort(key=lambda view: int(view.job.rpartition("-")[2]))
+        return RunStatusView(
+            run=m.decode_run_view(entry.value), jobs=tuple([await self._status(view) for view in views])
+        )
+
+    async def _status(self, view: m.JobView) -> JobStatusView:
+        state = self._log.state
+        report, message = await self._report(view)
+        spec = await self.spec(view.org, view.run)
+        allowed: tuple[dict[str, str], ...] = ()
+        job_spec = spec.job(view.job)
+        if job_spec.pause.any and view.status != "finished":
+            keys = await self._people.allowed(spec.org, spec.actor, spec.session.users, spec.session.keys)
+            allowed = tuple({"user": key.user, "fingerprint": key.fingerprint} for key in keys)
+        position, reason = self._place(view)
+        return JobStatusView(
+            job=view, report=report, message=message, position=position, reason=reason, allowed=allowed,
+            limit=org_limit(state, view.org), used=state.org(view.org).used,
+            steps=tuple(step.name for step in job_spec.steps),
+        )  # fmt: skip
+
+    def _place(self, view: m.JobView) -> tuple[int, str]:
+        state = self._log.state
+        job = state.job(view.job)
+        if view.status != "queued" or job is None:
+            return 0, ""
+        for place, id in enumerate(state.waiting(view.org), start=1):
+            if id == view.job:
+                return place, reason_to_wait(state, job) or "its turn comes next"
+        return 0, ""
+
+    async def _report(self, view: m.JobView) -> tuple[m.JobReport | None, str]:
+        reported = self._log.reports.get(view.job)
+        if reported is not None:
+            return m.decode_report(reported.report), reported.message
+        with contextlib.suppress(Unavailable):
+            entry = await self._runs.get(f"{view.org}.{view.run}.{view.job}.report")
+            if entry is not None and entry.value is not None:
+                stored = m.decode_report_view(entry.value)
+                return stored.report, stored.message
+        return None, ""
+
+    async def access(self, request: m.AccessRequest) -> m.AccessReply:
+        """Who may enter a job. Raises Unavailable."""
+        await self.current()
+        try:
+            view = await self.job(None, request.job)
+            spec = await self.spec(view.org, view.run)
+        except NotFound:
+            return m.AccessReply(found=False, job=request.job)
+        session = spec.session
+        allowed = await self._people.allowed(spec.org, spec.actor, session.users, session.keys)
+        owner = ""
+        if request.fingerprint and all(key.fingerprint != request.fingerprint for key in allowed):
+            owner = await self._people.owner_of(spec.org, request.fingerprint)
+        return m.AccessReply(
+            found=True, job=view.job, attempt=view.attempt, org=view.org, run=view.run, project=view.project,
+            request=spec.request, actor=spec.actor, status=view.status, host=view.host,
+            incarnation=view.incarnation, offers=spec.job(view.job).pause.any, allowed=tuple(allowed), owner=owner,
+        )  # fmt: skip
+
+    def org(self, name: str) -> OrgView:
+        """Limits of an org, and what is in use."""
+        state = self._log.state
+        org = state.org(name)
+        debug = sum(1 for job in state.jobs.values() if job.status == "paused" and state.runs[job.run].org == name)
+        return OrgView(
+            org=name, configured=org.configured, slots=org_limit(state, name), own_slots=org.slots, used=org.used,
+            debug=debug, waiting=sum(1 for _ in state.waiting(name)), weight=org.weight, projects=org.projects,
+            used_by_project={project: used for project, used in org.used_by_project.items() if used},
+            pressure=org.pressure, longest_session=org.longest_session,
+        )  # fmt: skip
+
+    async def now(self) -> float:
+        """The server's clock, seconds since the epoch; that of the newest fact where the server does not say."""
+        with contextlib.suppress(Unavailable, APIError):
+            told = str((await self._bus.api(f"STREAM.INFO.{IN}", {})).get("ts", ""))
+            if told:
+                return datetime.fromisoformat(told[:26].rstrip("Z") + "+00:00").timestamp()
+        return self._log.state.now
+
+    async def list(self, org: str, *, everything: bool) -> dict[str, object]:
+        """Runs and jobs of an org: living ones, or all that are remembered; and its slots."""
+        state = self._log.state
+        runs = {run.id: run_view(run, state.head) for run in state.runs.values() if run.org == org}
+        jobs = {
+            job.id: job_view(job, state.runs[job.run], state.head)
+            for job in state.jobs.values()
+            if job.run in runs and (everything or job.status != "finished")
+        }
+        if everything:
+            for key, entry in (await self._runs.scan(f"{org}.>")).items():
+                parts = key.split(".")
+                if entry.value is not None and len(parts) == 2:
+                    runs.setdefault(parts[1], m.decode_run_view(entry.value))
+                elif entry.value is not None and len(parts) == 3:
+                    jobs.setdefault(parts[2], m.decode_job_view(entry.value))
+        else:
+            runs = {id: run for id, run in runs.items() if run.status != "finished"}
+        used = state.org(org).used
+        debug = sum(1 for job in jobs.values() if job.use == "debug")
+        return {
+            "runs": sorted(runs.values(), key=lambda run: run.created),
+            "jobs": sorted(jobs.values(), key=lambda job: (job.queued, job.job)),
+            "slots": {"limit": org_limit(state, org), "used": used, "debug": debug},
+            "now": await self.now(),
+        }

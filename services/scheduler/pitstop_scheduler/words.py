@@ -1,0 +1,28 @@
+"""What people inside a job read of its deadlines."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pitstop_common.messages import ExpiryReason
+
+_FAREWELLS: Final[dict[str, str]] = {
+    "idle": "nobody was active for the idle limit: the job ends and gives its slot back",
+    "pressure": "nobody was active while other runs waited: the job ends and gives its slot back",
+    "connect_window": "nobody was here for the connect window: the job ends and gives its slot back",
+    "max_duration": "the session has reached its maximum duration: the job ends and gives its slot back",
+}
+
+
+def farewell(reason: str, by: str) -> str:
+    """Why the job ends now."""
+    return f"cancelled by {by}" if by else _FAREWELLS.get(reason, f"the job ends: {reason}")
+
+
+def warning(reason: ExpiryReason, left: float, job: str) -> str:
+    """What ends in `left` seconds, and how to keep it."""
+    time = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+    if reason == "max_duration":
+        return f"this session reaches its maximum duration in {time}: `pitstop extend {job} 30m` keeps it"
+    why = "other runs wait for this slot, and nobody types here" if reason == "pressure" else "nobody types here"
+    return f"{why}: this session ends in {time}. Press any key to keep it"
