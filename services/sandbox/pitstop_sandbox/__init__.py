@@ -1,0 +1,1 @@
+"""The sandbox host: it runs steps in sandboxes and serves SSH channels inside them."""

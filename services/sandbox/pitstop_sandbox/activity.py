@@ -1,0 +1,52 @@
+"""When to say that somebody is active: at once, then at most once an interval, the last time included. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pitstop_common.limits import ACTIVITY_INTERVAL, OUTPUT_COUNTS_AFTER_KEY
+
+_REDRAWING: Final = 8.0
+"""So long after a warning programs may still draw their screens again (they are told to after 5 s), seconds."""
+
+
+class Activity:
+    """Thins out keys and output of all channels of a job. Times are seconds of any one clock."""
+
+    def __init__(self, idle_timeout: float) -> None:
+        """`idle_timeout`: the limit of the session; said at least four times as often as that."""
+        self.interval = min(ACTIVITY_INTERVAL, idle_timeout / 4)
+        self._key = float("-inf")
+        self._last = float("-inf")
+        self._said = float("-inf")
+        self._said_at = float("-inf")
+        self._redrawn = float("-inf")
+        self._warned = False
+
+    def key(self, now: float) -> None:
+        """Somebody typed."""
+        if self._warned:
+            self._warned, self._said_at = False, float("-inf")
+        self._key = self._last = now
+
+    def output(self, now: float) -> None:
+        """Something was shown. It counts for a while after a key, and not longer."""
+        if now - self._key <= OUTPUT_COUNTS_AFTER_KEY and now > self._redrawn:
+            self._last = now
+
+    def warned(self, now: float) -> None:
+        """People were told that their session ends: what they did before, and the next key, is news at once. What
+        programs then show of themselves is no activity: a warning makes some draw their screen again."""
+        self._warned, self._said_at = True, float("-inf")
+        self._redrawn = now + _REDRAWING
+
+    def due(self, now: float) -> float | None:
+        """In how many seconds there is something to say (0: now); None: nothing new."""
+        if self._last <= self._said:
+            return None
+        return max(0.0, self._said_at + self.interval - now)
+
+    def say(self, now: float) -> float:
+        """It is being said now. Returns the time of the last activity."""
+        self._said, self._said_at = self._last, now
+        return self._last

@@ -1,0 +1,224 @@
+"""A sandbox and its processes as the host process holds them: through the socket of their holder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pitstop_sandbox.backends import rootfs
+from pitstop_sandbox.backends.link import Link
+from pitstop_sandbox.backends.port import BackendError, Exit, Process, SandboxSpec, Spawn
+from pitstop_sandbox.backends.starting import END_SECONDS, Ending
+from pitstop_sandbox.backends.trees import give_tree, remove_tree
+from pitstop_sandbox.holder import frames
+from pitstop_sandbox.holder.sweep import sweep_one
+
+
+class HeldProcess:
+    """See `Process`."""
+
+    def __init__(self, sandbox: HeldSandbox, name: str, spool: Path | None, fds: tuple[int, ...]) -> None:
+        self._sandbox = sandbox
+        self._id = name
+        self._spool = spool
+        self._fds = fds
+
+    @property
+    def id(self) -> str:
+        """See `Process`."""
+        return self._id
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """See `Process`."""
+        return self._fds
+
+    @property
+    def spool(self) -> Path | None:
+        """See `Process`."""
+        return self._spool
+
+    async def wait(self) -> Exit:
+        """See `Process`."""
+        while self._id not in self._sandbox.exits:
+            await self._sandbox.changed()
+        return self._sandbox.exits[self._id]
+
+    async def grown(self, beyond: int) -> int:
+        """See `Process`."""
+        while self._sandbox.sizes.get(self._id, 0) <= beyond and self._id not in self._sandbox.exits:
+            await self._sandbox.changed()
+        return self._sandbox.sizes.get(self._id, 0)
+
+    async def signal(self, number: int, *, tree: bool = False) -> None:
+        """See `Process`."""
+        await self._sandbox.ask("signal", id=self._id, number=int(number), tree=tree)
+
+    async def resize(self, columns: int, rows: int) -> None:
+        """See `Process`."""
+        await self._sandbox.ask("resize", id=self._id, columns=columns, rows=rows)
+
+
+class HeldSandbox:
+    """See `Sandbox`. After the constructor, `make` or `greet`."""
+
+    def __init__(
+        self, spec: SandboxSpec, sock: socket.socket, ending: Ending | None, forget: Callable[[HeldSandbox], None]
+    ) -> None:
+        self._spec = spec
+        self._ending = ending
+        self._forget = forget
+        self._uid = os.geteuid()
+        self._notes: tuple[str, ...] = ()
+        self._expected = False
+        self._reason = ""
+        self._gone = asyncio.Event()
+        self._news = asyncio.Event()
+        self.exits: dict[str, Exit] = {}
+        self.sizes: dict[str, int] = {}
+        self._link = Link(sock, self._heard, self._ended)
+
+    @property
+    def id(self) -> str:
+        """See `Sandbox`."""
+        return self._spec.id
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Sandbox`."""
+        return self._notes
+
+    async def make(self, plan: dict[str, Any]) -> None:
+        """Have a new holder make the sandbox. Raises BackendError."""
+        await self._link.request("create", plan=plan)
+        # A holder that hears nothing after its answer takes it that nobody heard the answer, and ends.
+        self._learn(await self.ask("hello"))
+
+    async def greet(self) -> bool:
+        """Meet the holder of an earlier host process. Is it that of this sandbox? Raises BackendError."""
+        about, _ = await self._link.request("hello")
+        if about["id"] != self._spec.id:
+            return False
+        self._learn(about)
+        self._ending = Ending(about["pid"])
+        return True
+
+    def _learn(self, about: dict[str, Any]) -> None:
+        self._uid = about["uid"]
+        self._notes = tuple(about["notes"])
+
+    def give(self, path: Path) -> None:
+        """See `Sandbox`."""
+        if self._uid != os.geteuid():
+            give_tree(self._spec.folder, path, self._uid)
+
+    async def spawn(self, request: Spawn) -> HeldProcess:
+        """See `Sandbox`."""
+        about, fds = await self._link.request("spawn", **msgspec.to_builtins(request))
+        return self._process(about, fds)
+
+    async def processes(self) -> dict[str, Process]:
+        """See `Sandbox`."""
+        return {about["id"]: self._process(about, ()) for about in await self.ask("list")}
+
+    def _process(self, about: dict[str, Any], fds: tuple[int, ...]) -> HeldProcess:
+        name = about["id"]
+        self._note(about)
+        spool = self._spec.folder / "holder" / f"{name}.out" if about["mode"] == "spool" else None
+        return HeldProcess(self, name, spool, fds)
+
+    async def shells(self) -> tuple[str, ...]:
+        """See `Sandbox`."""
+        return rootfs.shells()
+
+    async def ask(self, op: str, **body: Any) -> Any:
+        """A request to the holder. Raises BackendError."""
+        return (await self._link.request(op, **body))[0]
+
+    async def changed(self) -> None:
+        """Returns at the next news of any process. Raises BackendError `sandbox_lost` when there will be none."""
+        if self._link.closed:
+            raise BackendError("sandbox_lost", self._reason or "the sandbox was removed")
+        await self._news.wait()
+
+    async def lost(self) -> str:
+        """See `Sandbox`."""
+        await self._gone.wait()
+        return self._reason
+
+    async def remove(self) -> None:
+        """See `Sandbox`."""
+        self._expected = True
+        with contextlib.suppress(BackendError, TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                await self._link.request("remove")
+        await self._clear()
+
+    async def discard(self, *, clear: bool) -> None:
+        """After a failed `make`: end its holder and, with `clear`, remove what is there of the sandbox."""
+        self._expected = True
+        self._link.close()
+        if self._ending:
+            # It ends by itself: at once, or as soon as it has made what nobody wants.
+            await self._ending.wait()
+        self.let_go()
+        if clear:
+            await self._clear()
+
+    async def _clear(self) -> None:
+        folder = self._spec.folder
+        await asyncio.to_thread(sweep_one, folder / "holder")
+        if self._ending:
+            await self._ending.wait()
+        self.let_go()
+        for name in ("holder", "home"):
+            await asyncio.to_thread(remove_tree, folder / name)
+
+    def let_go(self) -> None:
+        """Close the connection; the holder goes on."""
+        self._expected = True
+        self._link.close()
+        if self._ending:
+            self._ending.close()
+        self._forget(self)
+
+    # -- what the holder says ------------------------------------------------------------------------------------
+
+    def _heard(self, event: frames.Message) -> None:
+        if event["event"] == "lost":
+            self._reason = event["reason"]
+        else:
+            self._note(event)
+
+    def _note(self, about: dict[str, Any]) -> None:
+        """Sizes and exits only grow: a late answer does not undo an event."""
+        name = about["id"]
+        self.sizes[name] = max(about["size"], self.sizes.get(name, 0))
+        if about.get("exit"):
+            self.exits[name] = Exit(**about["exit"])
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def _ended(self) -> None:
+        if not self._expected:
+            self._reason = self._reason or _last_word(self._spec.folder) or "the sandbox's holder was killed"
+            self._gone.set()
+        self._wake()
+
+
+def _last_word(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "holder" / frames.ENDED).read_bytes())["reason"])
+    except (OSError, ValueError, KeyError):
+        return ""

@@ -1,0 +1,152 @@
+"""The `Backend` port: what a host process needs of the thing that makes sandboxes.
+
+Everything happens inside one sandbox, as the job's user, without privilege. A process belongs to the sandbox, not to
+the host process: it goes on when the host process is restarted, and is found again by `adopt`. Cancelling a task that
+awaits a method here never ends a process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+
+class BackendError(Exception):
+    """A sandbox could not be made or used. `code` is stable; the text says what to do."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds on everything in a sandbox. Bytes; 0 = none."""
+
+    processes: int = 1024
+    open_files: int = 65536
+    memory: int = 0
+    file_size: int = 10 * 2**30
+
+
+class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What to make. `id` is `<job>.<attempt>`. `folder` is the job's folder on the host; inside it the backend keeps
+    `holder/` (its own: sockets, spools, out of the sandbox's reach), and the sandbox sees `work/` as `workspace`
+    (read-write), `job/` as /run/pitstop (read-write) and `bin/` as /opt/pitstop/bin (read-only)."""
+
+    id: str
+    folder: Path
+    workspace: str = "/home/runner/work"
+    user: str = "runner"
+    hostname: str = "pitstop"
+    image: str = ""
+    limits: Limits = Limits()
+
+
+class Spawn(msgspec.Struct, frozen=True, kw_only=True):
+    """A process to start. `id` is unique in the sandbox: starting the same id again returns the process there is.
+    The same id again for a `pty` gives one more descriptor of its master, for `pipes` none.
+    mode `spool`: no stdin, stdout and stderr merged into `holder/<id>.out` on the host, kept by the holder.
+    mode `pipes`: stdin, stdout, stderr as separate pipes; mode `pty`: a new session with a controlling terminal, whose
+    `modes` (RFC 4254 section 8: opcode, value) are set before the program runs."""
+
+    id: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: str
+    mode: Literal["spool", "pipes", "pty"]
+    columns: int = 80
+    rows: int = 24
+    modes: Sequence[tuple[int, int]] = ()
+    umask: int = 0o022
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """How a process ended: an exit code, or the signal that killed it (then code is 128 + signal)."""
+
+    code: int
+    signal: int = 0
+
+
+class Process(Protocol):
+    """A running or ended process of a sandbox."""
+
+    @property
+    def id(self) -> str:
+        """The id it was spawned under."""
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """Owned by the caller, who closes them: pty -> (master,), pipes -> (stdin, stdout, stderr), spool -> ()."""
+
+    @property
+    def spool(self) -> Path | None:
+        """Where the output of a `spool` process is, growing. None for the other modes."""
+
+    async def wait(self) -> Exit:
+        """The exit. When it returns, all output of the main process is in the spool. May be awaited by many.
+        Raises BackendError `sandbox_lost` if the sandbox went away first."""
+
+    async def grown(self, beyond: int) -> int:
+        """The size of the spool in bytes, as soon as it is over `beyond` or the process has ended. 0 without a spool.
+        Raises BackendError `sandbox_lost`."""
+
+    async def signal(self, number: int, *, tree: bool = False) -> None:
+        """Send a signal to the process, or to its whole process group. No error if it has ended."""
+
+    async def resize(self, columns: int, rows: int) -> None:
+        """The new size of a pty."""
+
+
+class Sandbox(Protocol):
+    """One sandbox and its holder."""
+
+    @property
+    def id(self) -> str:
+        """As in its spec."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know: no network, no root inside. For the job's header and the entry notice."""
+
+    def give(self, path: Path) -> None:
+        """Make the job's user the owner of what the host process put there: a file or tree below `folder`. Follows
+        no link. Not needed for what was there at `create`."""
+
+    async def spawn(self, request: Spawn) -> Process:
+        """Start a process. Raises BackendError `spawn_failed` (no such program, no such folder)."""
+
+    async def processes(self) -> dict[str, Process]:
+        """All processes ever spawned here by id, ended ones too. Used after `adopt`; their `fds` are ()."""
+
+    async def shells(self) -> tuple[str, ...]:
+        """The interactive shells this image has, best first: a subset of ("bash", "sh"), with full paths."""
+
+    async def lost(self) -> str:
+        """Returns, with a reason, when the sandbox or its holder has died by itself."""
+
+    async def remove(self) -> None:
+        """Kill everything inside, end the holder, and remove what the backend made. Idempotent."""
+
+
+class Backend(Protocol):
+    """A kind of sandbox."""
+
+    @property
+    def name(self) -> str:
+        """For metrics and `sandbox.ready`."""
+
+    async def probe(self) -> tuple[bool, str]:
+        """Can it work here? The text says what it found, or what to do."""
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        """A new sandbox, ready for `spawn`. Raises BackendError; then nothing is left of it. `sandbox_exists`: there
+        is one in this folder, and it stays."""
+
+    async def adopt(self, spec: SandboxSpec) -> Sandbox | None:
+        """The sandbox that an earlier host process made in this folder; None when it is gone."""
+
+    async def aclose(self) -> None:
+        """Let go. Sandboxes and their processes go on."""

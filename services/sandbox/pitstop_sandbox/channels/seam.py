@@ -1,0 +1,175 @@
+"""asyncssh's connection layer without its transport: the one file of this service that uses private names.
+
+Pinned to asyncssh 2.24.1; `tests/unit/test_channels_seam.py` fails when one of the names changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import asyncssh
+from asyncssh.connection import SSHServerConnection, SSHServerConnectionOptions
+from asyncssh.packet import PacketDecodeError, SSHPacket
+
+from pitstop_sandbox.channels.gate import Answer, Broken, Gate
+
+WINDOW: Final = 2 * 1024 * 1024
+"""What a client may send on a channel before it is read, bytes."""
+MAX_PACKET: Final = 64 * 1024
+
+_FIRST_OF_CONNECTION: Final = 80
+_FIRST_OF_CHANNEL: Final = 93
+_DISCONNECT: Final = 1
+
+
+class Connection(SSHServerConnection):
+    """Channels of one user, over `send`. `ended` is called once, with the reason, when it breaks from inside."""
+
+    def __init__(
+        self,
+        new_session: Callable[[], asyncssh.SSHServerSession[bytes]],
+        send: Callable[[bytes], None],
+        ended: Callable[[str], None],
+        refused_agent: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(asyncio.get_running_loop(), _options())
+        self._send_message = send
+        self._ended = ended
+        self._refused_agent = refused_agent
+        self._gate = Gate()
+        self._transport = _NoTransport()  # type: ignore[assignment]
+        self._auth_complete = self._kex_complete = True
+        self._owner = _Owner(self, new_session)
+
+    @property
+    def channels(self) -> int:
+        """How many are open."""
+        return len(self._channels)
+
+    def feed(self, message: bytes) -> None:
+        """Take one message of type 80..127 from the client. Never raises: what is wrong with it ends this
+        connection."""
+        if not self._transport:
+            return
+        try:
+            verdict = self._gate.judge(message, self.channels)
+            if isinstance(verdict, Answer):
+                if verdict.message:
+                    self._send_message(verdict.message)
+                return
+            self._dispatch(SSHPacket(message))
+        except (Broken, asyncssh.DisconnectError, PacketDecodeError) as error:
+            self.end(str(error))
+        except Exception:
+            logging.getLogger(__name__).exception("ssh connection broke")
+            self.end("internal error")
+
+    def lost(self) -> None:
+        """The client is gone: every channel ends now."""
+        self.end("")
+
+    def end(self, reason: str) -> None:
+        """End every channel; tell `ended` when there is a reason. Only the first call counts."""
+        ended, self._ended = self._ended, _nobody
+        if self._transport:
+            self._transport = None
+            self._cleanup(None)
+        if reason:
+            ended(reason)
+
+    def send_packet(self, pkttype: int, *args: bytes, handler: object = None) -> None:
+        """asyncssh sends: messages of this layer go to the client, a disconnect ends the connection."""
+        if pkttype >= _FIRST_OF_CONNECTION:
+            self._send_message(bytes((pkttype,)) + b"".join(args))
+
+    async def create_agent_listener(self) -> bool:
+        """Refused: a socket of the agent would be one of this host."""
+        self._refused_agent()
+        return False
+
+    async def attach_x11_listener(self, *_args: Any) -> None:
+        """Refused, for the same reason."""
+
+    def _dispatch(self, packet: SSHPacket) -> None:
+        kind = packet.get_byte()
+        if kind < _FIRST_OF_CHANNEL:
+            known: object = self.process_packet(kind, 0, packet)
+        else:
+            channel = self._channels.get(packet.get_uint32())
+            if channel is None:
+                raise Broken("a message for a channel that is not open")
+            known = channel.process_packet(kind, 0, packet)
+        if not known:
+            raise Broken(f"unknown message {kind}")
+
+
+def _nobody(_reason: str) -> None:
+    pass
+
+
+class _Owner(asyncssh.SSHServer):
+    """Refuses whatever a connection may ask for beside sessions. The gate has stopped it before; this is the second
+    door."""
+
+    def __init__(self, connection: Connection, new_session: Callable[[], asyncssh.SSHServerSession[bytes]]) -> None:
+        self._connection = connection
+        self._new_session = new_session
+
+    def session_requested(self) -> Any:
+        channel = self._connection.create_server_channel(encoding=None, window=WINDOW, max_pktsize=MAX_PACKET)
+        return channel, self._new_session()
+
+    def connection_requested(self, *_args: Any) -> bool:
+        return False
+
+    def server_requested(self, *_args: Any) -> bool:
+        return False
+
+    def unix_connection_requested(self, *_args: Any) -> bool:
+        return False
+
+    def unix_server_requested(self, *_args: Any) -> bool:
+        return False
+
+    def tun_requested(self, *_args: Any) -> bool:
+        return False
+
+    def tap_requested(self, *_args: Any) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.end(str(exc) if exc else "closed")
+
+
+class _NoTransport:
+    """Stands where asyncssh keeps its socket; there is none."""
+
+    def get_extra_info(self, _name: str, default: Any = None) -> Any:
+        return default
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+_cached: list[SSHServerConnectionOptions] = []
+
+
+def _options() -> SSHServerConnectionOptions:
+    if not _cached:
+        # asyncssh insists on a host key, though there is no key exchange here: this one is used for nothing.
+        _cached.append(
+            SSHServerConnectionOptions(
+                server_host_keys=[asyncssh.generate_private_key("ssh-ed25519")], login_timeout=0,
+                line_editor=False, encoding=None, agent_forwarding=False, x11_forwarding=False, gss_host=None,
+            )
+        )  # fmt: skip
+    return _cached[0]

@@ -1,0 +1,292 @@
+"""One session channel as its client sees it: requests in, output and an exit status out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
+
+import asyncssh
+
+from pitstop_sandbox.backends.port import BackendError, Process
+from pitstop_sandbox.channels import environment, screen
+from pitstop_sandbox.channels.gate import NOT_YET
+from pitstop_sandbox.channels.running import Running
+from pitstop_sandbox.channels.waiting import passed
+from pitstop_sandbox.ports import Entry, Pty, Session, SessionHost
+
+log = logging.getLogger(__name__)
+
+NO_PROCESS: Final = 126
+"""Exit status when the process could not be started, or its sandbox was lost."""
+
+_READ_FOR: Final = 5.0
+"""How long a warning stays in a full-screen program, seconds."""
+
+
+class ChannelSession(asyncssh.SSHServerSession[bytes]):
+    """Serves one channel. `tasks` holds what still runs for it, so that its connection can wait. `notes` are lines
+    that an interactive shell shows at its start."""
+
+    def __init__(
+        self, host: SessionHost, person: Session, tasks: set[asyncio.Task[None]], notes: Sequence[str] = ()
+    ) -> None:
+        self._host = host
+        self._person = person
+        self._tasks = tasks
+        self._notes = notes
+        self._channel: asyncssh.SSHServerChannel[bytes]
+        self._command: str | None = None
+        self._subsystem = ""
+        self._size = environment.size(0, 0)
+        self._early: list[bytes] = []
+        self._eof = False
+        self._running: Running | None = None
+        self._holds: set[str] = set()
+        self.working = False
+        """Its process runs, or what it wrote is on its way."""
+        self._lost = asyncio.Event()
+        self._drained = asyncio.Event()
+
+    # -- what asyncssh calls ---------------------------------------------------------------------------------------
+
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        """The channel is open."""
+        self._channel = chan
+
+    def pty_requested(self, _term: str, size: tuple[int, int, int, int], _modes: object) -> bool:
+        """A terminal comes with the shell or command."""
+        self._size = environment.size(size[0], size[1])
+        return True
+
+    def shell_requested(self) -> bool:
+        """A shell."""
+        return True
+
+    def exec_requested(self, command: str) -> bool:
+        """A command, for the step's shell."""
+        self._command = command
+        return "\0" not in command
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        """A known one is accepted, so that the reason can be shown: a refused request carries no text."""
+        self._subsystem = subsystem
+        return subsystem in NOT_YET
+
+    def session_started(self) -> None:
+        """The request was granted."""
+        self.working = True
+        self._track(self._refuse() if self._subsystem else self._serve())
+
+    def data_received(self, data: bytes, _datatype: int | None) -> None:
+        """The client typed or sent something."""
+        self._host.key()
+        if self._running is not None:
+            self._running.input.write(data)
+        else:
+            self._early.append(data)
+            self._channel.pause_reading()
+
+    def eof_received(self) -> bool:
+        """The client sends no more; the channel stays open for output."""
+        self._eof = True
+        self._end_input()
+        return True
+
+    def terminal_size_changed(self, width: int, height: int, _pixwidth: int, _pixheight: int) -> None:
+        """The client's window has another size."""
+        self._size = environment.size(width, height)
+        if self._running is not None:
+            self._running.resize(self._size)
+
+    def signal_received(self, name: str) -> None:
+        """A signal for the process and its group."""
+        number = getattr(signal, f"SIG{name}", None)
+        if self._running is not None and isinstance(number, signal.Signals):
+            self._track(self._running.process.signal(number, tree=True))
+
+    def pause_writing(self) -> None:
+        """The client's window is full."""
+        self.hold("channel")
+
+    def resume_writing(self) -> None:
+        """There is room in it again."""
+        self.release("channel")
+        self._drained.set()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """The channel is closed, by whomever."""
+        self._lost.set()
+        self._drained.set()
+        if self._running is not None:
+            self._running.close()
+
+    # -- what the connection calls ---------------------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        """The channel is closed."""
+        return self._lost.is_set()
+
+    def hold(self, why: str) -> None:
+        """Read no more from the process for now."""
+        self._holds.add(why)
+        if self._running is not None:
+            self._running.hold(why)
+
+    def release(self, why: str) -> None:
+        """Take a hold back."""
+        self._holds.discard(why)
+        if self._running is not None:
+            self._running.release(why)
+
+    def notice(self, text: str) -> bool:
+        """Show a line, if this is a terminal that somebody looks at; whether it is."""
+        looked_at = self._running is not None and self._interactive
+        if looked_at:
+            self._show("\n" + text.rstrip("\n") + "\n")
+        return looked_at
+
+    def warn(self, text: str) -> None:
+        """Show a warning to whoever looks: on a terminal without spoiling its screen for good, else on stderr."""
+        running = self._running
+        if running is None or self._lost.is_set():
+            return
+        with contextlib.suppress(OSError):
+            if not self._terminal:
+                self._channel.write_stderr(f"pitstop: {text}\n".encode())
+                return
+            self._channel.write(screen.warning(text, self._size[1], alternate=running.screen.alternate))
+        if running.screen.alternate:
+            self._track(self._redraw(running))
+
+    async def _redraw(self, running: Running) -> None:
+        """Once the line has been read: a program draws its screen again when its window changes."""
+        columns, rows = self._size
+        if await passed(self._lost, _READ_FOR):
+            return
+        await running.process.resize(columns, max(1, rows - 1))
+        await running.process.resize(*self._size)
+
+    # -- the work --------------------------------------------------------------------------------------------------
+
+    @property
+    def _terminal(self) -> bool:
+        return self._channel.get_terminal_type() is not None
+
+    @property
+    def _interactive(self) -> bool:
+        return self._terminal and self._command is None
+
+    async def _refuse(self) -> None:
+        self._channel.write_stderr(NOT_YET[self._subsystem].encode())
+        self._channel.exit(1)
+        self.working = False
+
+    async def _serve(self) -> None:
+        try:
+            entry = await self._host.entry(self._person, interactive=self._interactive)
+            process = await self._spawn(entry)
+            await self._accompany(process, entry)
+        except BackendError as error:
+            self._fail(str(error))
+        except Exception:
+            log.exception("a channel of %s broke", self._host.job)
+            self._fail("internal error of the sandbox host")
+        finally:
+            self.working = False
+
+    async def _accompany(self, process: Process, entry: Entry) -> None:
+        """From the process's first output, which follows the greeting, to its exit status."""
+        running = self._attach(process)
+        try:
+            if self._interactive:
+                self._greet(entry)
+                self._host.shell_started(self._person, process)
+            by_itself = await running.ended(self._lost)
+            if self._interactive:
+                await self._host.shell_ended(self._person, process, by_itself=by_itself)
+            if not self._lost.is_set():
+                await self._finish(running)
+        finally:
+            running.let_go()
+
+    async def _spawn(self, entry: Entry) -> Process:
+        terminal, modes = self._channel.get_terminal_type(), self._channel.get_terminal_modes()
+        argv = [entry.shell] if self._command is None else [entry.shell, "-c", self._command]
+        return await self._host.spawn(
+            self._person,
+            argv,
+            entry,
+            pty=Pty(*self._size, tuple(modes.items())) if terminal is not None else None,
+            env=environment.added(self._channel.get_environment(), entry.env, terminal),
+        )
+
+    def _attach(self, process: Process) -> Running:
+        running = self._running = Running(process, self._channel, self._host.output, terminal=self._terminal)
+        for why in self._holds:
+            running.hold(why)
+        if self._lost.is_set():
+            running.close()
+            return running
+        if self._terminal:
+            running.resize(self._size)
+        early, self._early = self._early, []
+        for data in early:
+            running.input.write(data)
+        if early:
+            self._channel.resume_reading()
+        if self._eof:
+            self._end_input()
+        return running
+
+    def _end_input(self) -> None:
+        # The end of a terminal's input is a character, which the client sends itself.
+        if self._running is not None and not self._terminal:
+            self._running.input.end()
+
+    async def _finish(self, running: Running) -> None:
+        await running.flushed(self._lost)
+        await self._drain()
+        if self._lost.is_set():
+            return
+        code, name = await running.exit()
+        if name:
+            self._channel.exit_with_signal(name)
+        else:
+            self._channel.exit(code)
+
+    async def _drain(self) -> None:
+        """The exit status follows the last byte: a client may stop reading at it."""
+        self._drained.clear()
+        self._channel.set_write_buffer_limits(0, 0)
+        if self._channel.get_write_buffer_size() and not self._lost.is_set():
+            await self._drained.wait()
+
+    def _greet(self, entry: Entry) -> None:
+        for text in filter(None, (entry.notice, *self._notes)):
+            self._show(text.rstrip("\n") + "\n")
+
+    def _show(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._channel.write(text.replace("\n", "\r\n").encode())
+
+    def _fail(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            line = f"pitstop: {text}" + ("\r\n" if self._terminal else "\n")
+            self._channel.write_stderr(line.encode())
+            self._channel.exit(NO_PROCESS)
+
+    def _track(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_report)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a channel broke", exc_info=error)

@@ -1,0 +1,158 @@
+"""Settings of a sandbox host, and what it keeps on disk about itself: its id, and the lock of its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pitstop_common.config import ServiceConfig, address
+from pitstop_common.errors import ConfigError
+from pitstop_common.limits import HEARTBEAT_INTERVAL, ORPHAN_GRACE, POOL
+from pitstop_common.messages import SshAddress
+
+BACKENDS: Final = ("auto", "namespaces", "fake")
+AT_STOP: Final = ("leave", "end")
+MAX_CAPACITY: Final = 10_000
+
+_HOST: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
+_UIDS: Final = re.compile(r"(\d{1,10})-(\d{1,10})\Z")
+
+
+class SandboxConfig(ServiceConfig, frozen=True, kw_only=True):
+    """What a sandbox host needs beside what every service does. Times in seconds."""
+
+    host_id: str = ""
+    """Letters a-z, digits, `-`. Empty: a random one, kept in PITSTOP_DIR/host-id."""
+    pool: str = "default"
+    capacity: int = 4
+    """Jobs at once."""
+    sandbox: str = "auto"
+    """auto, namespaces, or fake (plain processes without a wall: for tests only)."""
+    sandbox_uids: str = "210000-210999"
+    """As root: the range of host uids, one for each sandbox."""
+    sandbox_paths: tuple[str, ...] = ()
+    """More folders of this host that sandboxes may read, separated by commas."""
+    local_sources: bool = False
+    """May a run take its source from a git repository on this host's disk."""
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    """Files for the links to relays. All three, or none: then nobody can enter."""
+    jobs_at_stop: str = "leave"
+    """leave: running jobs go on, and the next process takes them up. end: they end with the service."""
+    ssh_public: str = ""
+    """host:port that people type; empty: unknown."""
+    ssh_known_hosts: str = ""
+    """The relays' line for known_hosts, or a file that holds it."""
+    heartbeat_interval: float = HEARTBEAT_INTERVAL
+    orphan_grace: float = ORPHAN_GRACE
+    """Without NATS for this long, the host ends its jobs: others are about to be told that it is lost."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError that names every fault."""
+        if faults := list(_faults(self)):
+            raise ConfigError("wrong settings:\n  " + "\n  ".join(faults))
+
+    @property
+    def uids(self) -> range:
+        """The host uids for sandboxes."""
+        first, last = map(int, self.sandbox_uids.split("-"))
+        return range(first, last + 1)
+
+
+def _faults(config: SandboxConfig) -> Iterator[str]:
+    if config.host_id and not _HOST.match(config.host_id):
+        yield f"PITSTOP_HOST_ID={config.host_id!r}: should be a-z, 0-9 and -, at most 63"
+    if not POOL.match(config.pool):
+        yield f"PITSTOP_POOL={config.pool!r}: should be a-z, 0-9 and -, at most 39"
+    if not 1 <= config.capacity <= MAX_CAPACITY:
+        yield f"PITSTOP_CAPACITY={config.capacity}: should be 1 to {MAX_CAPACITY}"
+    if config.sandbox not in BACKENDS:
+        yield f"PITSTOP_SANDBOX={config.sandbox!r}: should be one of {', '.join(BACKENDS)}"
+    if config.jobs_at_stop not in AT_STOP:
+        yield f"PITSTOP_JOBS_AT_STOP={config.jobs_at_stop!r}: should be one of {', '.join(AT_STOP)}"
+    uids = _UIDS.match(config.sandbox_uids)
+    if uids is None or not 1000 <= int(uids[1]) <= int(uids[2]) < 2**32 - 2:
+        yield f"PITSTOP_SANDBOX_UIDS={config.sandbox_uids!r}: should be like 210000-210999, from 1000 up"
+    yield from (f"PITSTOP_SANDBOX_PATHS: {path!r} is not an absolute path" for path in config.sandbox_paths
+                if not path.startswith("/"))  # fmt: skip
+    if len({bool(config.tls_ca), bool(config.tls_cert), bool(config.tls_key)}) > 1:
+        yield "PITSTOP_TLS_CA, PITSTOP_TLS_CERT and PITSTOP_TLS_KEY belong together: set all three"
+    if config.ssh_public:
+        with contextlib.suppress(ValueError):
+            address(config.ssh_public)
+            return
+        yield f"PITSTOP_SSH_PUBLIC={config.ssh_public!r}: should be host:port"
+
+
+def next_incarnation(folder: Path) -> str:
+    """The name of this process of the host. Counted up on disk, so that a later one sorts after an earlier one
+    whatever the clock does; with some chance in it, for a host whose folder was lost."""
+    kept = folder / "incarnations"
+    try:
+        count = int(kept.read_text()) + 1 if kept.exists() else 1
+    except ValueError:  # torn by a power cut: go on from a number that is above all that were counted
+        count = int(time.time())
+    fresh = kept.with_suffix(".new")
+    fresh.write_text(f"{count}\n")
+    fresh.replace(kept)
+    return f"{count:08d}-{secrets.token_hex(3)}"
+
+
+def host_id(config: SandboxConfig) -> str:
+    """This host's id: the one that is set, else the one kept on disk, else a new one."""
+    if config.host_id:
+        return config.host_id
+    kept = config.dir / "host-id"
+    with contextlib.suppress(FileNotFoundError):
+        found = kept.read_text().strip()
+        if _HOST.match(found):
+            return found
+    made = f"host-{secrets.token_hex(4)}"
+    temporary = kept.with_suffix(".tmp")
+    temporary.write_text(made + "\n")
+    temporary.rename(kept)
+    return made
+
+
+def ssh_address(config: SandboxConfig, job: str) -> SshAddress | None:
+    """What people type to enter a job; None when no relay is known."""
+    if not config.ssh_public:
+        return None
+    host, port = address(config.ssh_public)
+    where = f"{job}@{host}"
+    command = f"ssh {where}" if port == 22 else f"ssh -p {port} {where}"
+    return SshAddress(host=host, port=port, user=job, command=command, known_hosts=_known_hosts(config))
+
+
+def _known_hosts(config: SandboxConfig) -> str:
+    if config.ssh_known_hosts.startswith("/"):
+        try:
+            return Path(config.ssh_known_hosts).read_text().strip()
+        except OSError:
+            return ""
+    return config.ssh_known_hosts
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock, which ends with the process. Raises ConfigError when another process has it."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another sandbox host uses the folder {folder}: stop it, or give this one its own PITSTOP_DIR"
+            ) from None
+        yield
+    finally:
+        os.close(lock)

@@ -1,0 +1,225 @@
+"""The processes of one sandbox: started by id, each once; how they ended; their spools and terminals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+from pitstop_sandbox.holder import inside, kernel
+from pitstop_sandbox.holder.frames import Message
+from pitstop_sandbox.holder.spool import Spool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+MAX_PROCESSES: Final = 4096
+"""Living ones started from outside; what they start themselves is bound by the limits of the sandbox."""
+KEEP_ENDED: Final = 1024
+"""Ended processes without a spool that are remembered; with a spool, all are."""
+
+KILL_ROUNDS: Final = 5
+
+Answer = Callable[[Message, list[int]], None]
+
+
+class Record:
+    """One process. `pid` is 0 until it runs, and `exit` is set once its parent, the holder, has reaped it."""
+
+    def __init__(self, request: Message, fds: list[int]) -> None:
+        self.id: str = request["id"]
+        self.mode: str = request["mode"]
+        self.pid = 0
+        self.exit: Message | None = None
+        self.spool: Spool | None = None
+        self.master = -1
+        self.error = ""
+        self.waiting: list[Answer] = []
+        self.fds = fds
+        """For the host process, until they are sent."""
+
+    def describe(self) -> Message:
+        """For `list` and for the answer to `spawn`."""
+        size = self.spool.size if self.spool else 0
+        return {"id": self.id, "mode": self.mode, "exit": self.exit, "size": size}
+
+    def take_fds(self) -> list[int]:
+        """What the host process gets: pipe ends once, a new master of the terminal each time."""
+        fds, self.fds = self.fds, []
+        return [os.dup(self.master)] if self.master >= 0 else fds
+
+
+class Processes:
+    """`spawn` and what follows from it. The holder's loop says when something is readable or has ended."""
+
+    def __init__(self, namespaces: inside.Namespaces, limits: Message, spool_limit: int) -> None:
+        self._namespaces = namespaces
+        self._limits = limits
+        self._spool_limit = spool_limit
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._by_pid: dict[int, Record] = {}
+        self._early: dict[int, int] = {}
+        self._starting = 0
+        self.records: dict[str, Record] = {}
+
+    def spawn(self, request: Message, answer: Answer) -> tuple[Record, socket.socket] | None:
+        """Start a process; the answer comes when it runs. None: there is one of this id, or none can be started."""
+        if record := self.records.get(request["id"]):
+            if record.pid:
+                answer({"ok": record.describe()}, record.take_fds())
+            else:
+                record.waiting.append(answer)
+            return None
+        if not _is_name(request["id"]):
+            answer(_refusal(f"{request['id']!r} cannot name a process: use letters, digits, '.', '_' and '-'"), [])
+            return None
+        if len(self._by_pid) >= MAX_PROCESSES:
+            answer(_refusal(f"{MAX_PROCESSES} processes were started from outside and still run; end some"), [])
+            return None
+        record, child_fds = self._prepare(request)
+        record.waiting.append(answer)
+        self.records[record.id] = record
+        try:
+            tell = inside.enter(self._namespaces, request, self._limits, child_fds)
+        except OSError as error:
+            self._failed(record, f"no process could be started: {error}")
+            return None
+        finally:
+            for fd in set(child_fds) - {self._null}:
+                os.close(fd)
+        self._starting += 1
+        return record, tell
+
+    def _prepare(self, request: Message) -> tuple[Record, tuple[int, ...]]:
+        if request["mode"] == "pipes":
+            stdin, to_stdin = os.pipe()
+            from_stdout, stdout = os.pipe()
+            from_stderr, stderr = os.pipe()
+            return Record(request, [to_stdin, from_stdout, from_stderr]), (stdin, stdout, stderr)
+        record = Record(request, [])
+        if request["mode"] == "pty":
+            return record, ()
+        from_output, output = os.pipe()
+        record.spool = Spool(from_output, f"{record.id}.out", self._spool_limit)
+        return record, (self._null, output, output)
+
+    def told(self, record: Record, tell: socket.socket) -> bool:
+        """What a starting process says. False when it has said all."""
+        try:
+            data, fds = inside.receive_fds(tell, 8192, 1)
+        except BlockingIOError:
+            return True
+        except OSError:
+            data, fds = b"", []
+        if data[:1] == b"p":
+            record.pid = int(data[1:])
+            self._by_pid[record.pid] = record
+            record.master = fds[0] if fds else -1
+        elif data[:1] == b"e":
+            record.error = data[1:].decode(errors="replace")
+        else:
+            self._said_all(record)
+            return False
+        return True
+
+    def _said_all(self, record: Record) -> None:
+        self._starting -= 1
+        if record.error or not record.pid:
+            self._by_pid.pop(record.pid, None)
+            self._early.pop(record.pid, None)
+            self._failed(record, record.error or "the process was killed before it ran")
+            return
+        first, *others = record.waiting
+        first({"ok": record.describe()}, record.take_fds())
+        for answer in others:
+            answer({"ok": record.describe()}, record.take_fds())
+        record.waiting.clear()
+
+    def _failed(self, record: Record, text: str) -> None:
+        del self.records[record.id]
+        if record.spool:
+            record.spool.close()
+        for fd in (*record.fds, *([record.master] if record.master >= 0 else [])):
+            os.close(fd)
+        for answer in record.waiting:
+            answer(_refusal(text), [])
+
+    def reaped(self, pid: int, status: int) -> None:
+        """A child of the holder ended; `settle` says of which processes that was the end."""
+        if pid in self._by_pid or self._starting:
+            self._early[pid] = status
+
+    def settle(self) -> list[Record]:
+        """The processes that have run and ended since; their output is all in the spool."""
+        ended = []
+        for pid, status in list(self._early.items()):
+            record = self._by_pid.get(pid)
+            if record and not record.waiting:
+                del self._early[pid], self._by_pid[pid]
+                self._end(record, os.waitstatus_to_exitcode(status))
+                ended.append(record)
+        if not self._starting:
+            self._early.clear()
+        self._prune()
+        return ended
+
+    def _end(self, record: Record, code: int) -> None:
+        record.exit = {"code": code, "signal": 0} if code >= 0 else {"code": 128 - code, "signal": -code}
+        if record.spool:
+            record.spool.drain()
+        if record.master >= 0:
+            os.close(record.master)
+            record.master = -1
+
+    def _prune(self) -> None:
+        ended = [each.id for each in self.records.values() if each.exit and not each.spool]
+        for name in ended[:-KEEP_ENDED]:
+            del self.records[name]
+
+    def signal(self, name: str, number: int, tree: bool) -> None:
+        """To a process, or to its process group (once it has ended: to what is left of its session)."""
+        record = self.records.get(name)
+        if record is None or record.pid <= 1 or record.pid in self._early:
+            return
+        if record.exit is None:
+            _send(record.pid, number, group=tree)
+        elif tree:
+            _send_to_session(record.pid, number)
+
+    def resize(self, name: str, columns: int, rows: int) -> None:
+        """The new size of a terminal, if it is there still."""
+        record = self.records.get(name)
+        if record and record.master >= 0:
+            inside.set_size(record.master, columns, rows)
+
+    def kill_starting(self, record: Record) -> None:
+        """It has not run after a long time: nobody waits for it any more."""
+        if record.pid > 1:
+            _send(record.pid, signal.SIGKILL, group=False)
+
+
+def _send(pid: int, number: int, *, group: bool) -> None:
+    # The pid is that of a child that is not reaped: it cannot be another's.
+    with contextlib.suppress(ProcessLookupError):
+        (os.killpg if group else os.kill)(pid, number)
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= 128 and text[0] != "." and all(each.isalnum() or each in "._-" for each in text)
+
+
+def _send_to_session(leader: int, number: int) -> None:
+    # One of them may have forked while they were listed: whoever is to be killed is looked for again.
+    for _ in range(KILL_ROUNDS if number == signal.SIGKILL else 1):
+        members = kernel.session_members(leader)
+        for pid in members:
+            kernel.kill_exactly(pid, kernel.start_time(pid), number)
+        if not members:
+            return
+
+
+def _refusal(text: str) -> dict[str, Any]:
+    return {"error": {"code": "spawn_failed", "text": text}}

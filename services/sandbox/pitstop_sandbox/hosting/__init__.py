@@ -1,0 +1,1 @@
+"""The host around its jobs: room, heartbeat, starts, commands, and what an earlier process left."""

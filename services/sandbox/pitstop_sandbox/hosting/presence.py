@@ -1,0 +1,103 @@
+"""How the host shows that it is there: its room, its heartbeat; and what it does when nobody can see either."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pitstop_common.bucket import Bucket
+from pitstop_common.bus import Bus
+from pitstop_common.errors import PitstopError
+from pitstop_common.messages import Heartbeat, SandboxRoom, encode
+from pitstop_common.pull import rfc3339
+from pitstop_common.subjects import NOBODY
+from pitstop_sandbox.config import SandboxConfig
+from pitstop_sandbox.hosting.metrics import HostMetrics
+from pitstop_sandbox.hosting.table import Table
+from pitstop_sandbox.sinks import store
+
+log = logging.getLogger(__name__)
+
+ROOM_EVERY: Final = 60.0
+_LOOK: Final = 0.1
+"""How often a return of NATS is looked for, seconds."""
+
+
+class Presence:
+    """One for each incarnation of a host."""
+
+    def __init__(self, bus: Bus, config: SandboxConfig, host: str, incarnation: str, table: Table,
+                 metrics: HostMetrics) -> None:  # fmt: skip
+        self._bus, self._config, self._table, self._metrics = bus, config, table, metrics
+        self._host, self._incarnation = host, incarnation
+        self._hosts = Bucket(bus, "hosts")
+        self._capacity = config.capacity
+        self._rooms = 0
+        self._beat = 0
+        self._wake = asyncio.Event()
+        metrics.capacity.set(self._capacity)
+
+    # -- room ------------------------------------------------------------------------------------------------------
+
+    async def announce(self) -> None:
+        """Say how many jobs this host may hold. Returns when it is stored."""
+        self._rooms += 1
+        await store(self._bus, SandboxRoom(
+            id=f"{self._host}.{self._incarnation}.room.{self._rooms}", time=rfc3339(time.time()), org=NOBODY,
+            run=NOBODY, host=self._host, incarnation=self._incarnation, pool=self._config.pool,
+            capacity=self._capacity, serial=self._rooms,
+        ))  # fmt: skip
+
+    async def rooms(self) -> None:
+        """Announce now, again whenever NATS comes back, and once a minute. Ends only by cancellation."""
+        while True:
+            known = self._bus.nc.stats["reconnects"]
+            await self.announce()
+            due = time.monotonic() + ROOM_EVERY
+            while self._bus.nc.stats["reconnects"] == known and time.monotonic() < due:  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK)
+
+    def drain(self) -> None:
+        """Take no more from now on; the next announcement and heartbeat say so."""
+        self._capacity = 0
+        self._metrics.capacity.set(0)
+        self._wake.set()
+
+    # -- heartbeat -------------------------------------------------------------------------------------------------
+
+    def heartbeat(self) -> Heartbeat:
+        """The sign of life as it is now."""
+        return Heartbeat(
+            host=self._host, incarnation=self._incarnation, pool=self._config.pool, capacity=self._capacity,
+            beat=self._beat, jobs=self._table.inventory(), draining=self._capacity == 0,
+        )  # fmt: skip
+
+    async def hearts(self, alone: Callable[[], None]) -> None:
+        """Beat. `alone` is called once each time no beat was stored for the grace time: by then others may be about
+        to take this host for lost, and its jobs must not go on. Ends only by cancellation."""
+        stored = time.monotonic()
+        told = False
+        while True:
+            begun = time.monotonic()
+            self._beat += 1
+            try:
+                await self._hosts.put(self._host, encode(self.heartbeat()))
+                stored, told = begun, False
+            except PitstopError as error:
+                log.debug("no heartbeat: %s", error)
+            if not told and time.monotonic() - stored > self._config.orphan_grace:
+                told = True
+                alone()
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.heartbeat_interval):
+                    await self._wake.wait()
+
+    async def leave(self) -> None:
+        """This host is gone for good, with nothing left on it. Best effort."""
+        with contextlib.suppress(PitstopError):
+            await self._hosts.delete(self._host)

@@ -1,0 +1,87 @@
+"""What the job runner needs of the outside, and what the SSH side needs of the job runner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from pitstop_common.messages import HostFact, LogChunk
+from pitstop_sandbox.backends.port import Process
+
+
+class FactSink(Protocol):
+    """Where facts go. Returns when the fact is stored; retries for ever on its own, in order for one job."""
+
+    async def publish(self, fact: HostFact) -> None:
+        """Store a fact; the same `id` again is harmless."""
+
+
+class LogSink(Protocol):
+    """Where log chunks go."""
+
+    async def publish(self, org: str, run: str, chunk: LogChunk) -> None:
+        """Store a chunk. Returns when stored; slow stores slow the reader, never lose a line."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session gets at its start: the step's surroundings. `notice` is for interactive shells."""
+
+    env: Mapping[str, str]
+    cwd: str
+    shell: str
+    """Full path inside: bash, or sh."""
+    umask: int
+    notice: str
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """A person's connection, let in."""
+
+    id: str
+    user: str
+    fingerprint: str
+    client: str
+
+
+class Pty(msgspec.Struct, frozen=True):
+    """A terminal that a client asks for. `modes`: opcode and value, RFC 4254 section 8."""
+
+    columns: int = 80
+    rows: int = 24
+    modes: Sequence[tuple[int, int]] = ()
+
+
+class SessionHost(Protocol):
+    """The job, as its sessions see it. One per running job; found by job id in the host service."""
+
+    @property
+    def job(self) -> str:
+        """The job's id."""
+
+    async def opened(self, session: Session) -> None:
+        """A connection was let in. (The runner publishes ssh.connected.)"""
+
+    async def closed(self, session: Session, reason: str) -> None:
+        """A connection ended: exit, disconnect, expired, stopped. Called once for each `opened`."""
+
+    async def entry(self, session: Session, *, interactive: bool) -> Entry:
+        """Where a new channel of this session starts."""
+
+    async def spawn(self, session: Session, argv: Sequence[str], entry: Entry, *, pty: Pty | None,
+                    env: Mapping[str, str]) -> Process:  # fmt: skip
+        """Start a process for a channel: on a terminal, or on pipes. Interactive shells are those of
+        `shell_started`."""
+
+    def shell_started(self, session: Session, process: Process) -> None:
+        """An interactive shell runs (a session channel with a pty and no command)."""
+
+    async def shell_ended(self, session: Session, process: Process, *, by_itself: bool) -> None:
+        """It ended. `by_itself`: the shell exited while its connection lived; the last such end resumes the job."""
+
+    def key(self) -> None:
+        """Somebody typed: input on any channel."""
+
+    def output(self) -> None:
+        """Something was shown on any channel."""

@@ -1,0 +1,220 @@
+"""The sessions of a job, as `ports.SessionHost` has them: who is in, in which surroundings, and how active."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from pitstop_sandbox import control
+from pitstop_sandbox.activity import Activity
+from pitstop_sandbox.backends.port import BackendError, Process, Sandbox, Spawn
+from pitstop_sandbox.events import (
+    Active,
+    Asked,
+    Exported,
+    Replied,
+    Reply,
+    SessionClosed,
+    SessionOpened,
+    ShellEnded,
+    ShellStarted,
+)
+from pitstop_sandbox.flow import PAUSING
+from pitstop_sandbox.machine import Machine
+from pitstop_sandbox.model import JobState
+from pitstop_sandbox.notices import entry
+from pitstop_sandbox.outbox import Outbox
+from pitstop_sandbox.ports import Entry, Pty, Session
+from pitstop_sandbox.steps import environment, github
+from pitstop_sandbox.transitions import Status
+
+_REMEMBERED: Final = 64
+LET_OUT: Final = 1.0
+"""From an answer to `pitstop-step` until what is inside is killed: its asker is to end by itself, seconds."""
+
+
+class Sessions(Machine):
+    """The half of a job runner that its people talk to, from outside and from inside."""
+
+    _sandbox: Sandbox | None
+    _folder: Path
+    _control: control.Control
+
+    def __init__(self, start: JobState, journal: Path, outbox: Outbox, clock: Callable[[], float]) -> None:
+        super().__init__(start, journal, outbox, clock)
+        self._activity = Activity(start.run.session.idle_timeout)
+        self._saying: asyncio.TimerHandle | None = None
+        self._channels = 0
+        self._prefix = f"ssh-{secrets.token_hex(4)}"
+        self._commands: list[Process] = []
+        self._answered_at = 0.0
+
+    @abstractmethod
+    def _workspace(self) -> str:
+        """Where the workspace is, inside."""
+
+    @property
+    def job(self) -> str:
+        """The job's id."""
+        return self._job.job.job
+
+    async def opened(self, session: Session) -> None:
+        """A connection was let in; `ssh.connected` follows."""
+        if not await self._ready():
+            return
+        self._apply(
+            SessionOpened(session=session.id, user=session.user, fingerprint=session.fingerprint, client=session.client)
+        )
+
+    async def closed(self, session: Session, reason: str) -> None:
+        """A connection ended; `ssh.closed` follows. Nothing happens when the runner has ended already."""
+        if self._live:
+            self._apply(SessionClosed(session=session.id, reason=reason))
+
+    async def entry(self, session: Session, *, interactive: bool) -> Entry:
+        """The surroundings of the step in progress, or of the one at the pause, with all exports so far."""
+        state, workspace = self._job, self._workspace()
+        exports, _ = github.collect(self._folder / "job")
+        env = environment.surroundings(state, state.current, workspace, exports)
+        spec = state.spec(state.current) if state.current else None
+        return Entry(
+            env=environment.session_env(env, session.id),
+            cwd=environment.folder(spec, workspace),
+            shell=next(iter(state.shells), "/bin/sh"),
+            umask=environment.UMASK,
+            notice=entry(state) if interactive else "",
+        )
+
+    async def spawn(self, session: Session, argv: Sequence[str], entry: Entry, *, pty: Pty | None,
+                    env: Mapping[str, str]) -> Process:  # fmt: skip
+        """Start a channel's process. `argv` of the shell alone is made an interactive shell that reads no profile.
+        Where the step's folder does not exist (that may be why it failed) it starts in the workspace, or in /."""
+        if self._sandbox is None:
+            raise BackendError("no_sandbox", "the sandbox is not ready yet")
+        program = environment.session_argv(argv, entry.shell, interactive=pty is not None)
+        terminal = pty or Pty()
+        folders = list(dict.fromkeys((entry.cwd, self._workspace(), "/")))
+        for cwd in folders:
+            self._channels += 1
+            request = Spawn(
+                id=f"{self._prefix}-{self._channels}",
+                argv=program,
+                env={**entry.env, **env, **environment.session_env({}, session.id)},
+                cwd=cwd,
+                mode="pty" if pty else "pipes",
+                columns=terminal.columns,
+                rows=terminal.rows,
+                modes=terminal.modes,
+                umask=entry.umask,
+            )
+            try:
+                process = await self._sandbox.spawn(request)
+            except BackendError as error:
+                if error.code != "spawn_failed" or cwd == folders[-1]:
+                    raise
+                continue
+            if pty is None:
+                self._commands = [*self._commands[-_REMEMBERED:], process]
+            return process
+        raise AssertionError("unreachable")
+
+    def shell_started(self, session: Session, process: Process) -> None:
+        """An interactive shell runs."""
+        if self._live:
+            self._apply(ShellStarted(session=session.id, process=process.id))
+
+    async def shell_ended(self, session: Session, process: Process, *, by_itself: bool) -> None:
+        """It ended; the last one that does so by itself resumes the job."""
+        if self._live:
+            if by_itself:
+                self._take_exports()
+            self._apply(ShellEnded(session=session.id, process=process.id, by_itself=by_itself))
+
+    def key(self) -> None:
+        """Somebody typed."""
+        self._activity.key(self._clock())
+        if self._saying is not None and self._activity.due(self._clock()) == 0:
+            self._stop_saying()
+        self._say_active()
+
+    def output(self) -> None:
+        """Something was shown."""
+        self._activity.output(self._clock())
+        self._say_active()
+
+    def warned(self) -> None:
+        """The people inside were warned of the session's end."""
+        self._activity.warned(self._clock())
+        self._stop_saying()
+        self._say_active()
+
+    def _say_active(self) -> None:
+        if self._saying is not None or not self._live:
+            return
+        due = self._activity.due(self._clock())
+        if due is None:
+            return
+        if due > 0:
+            self._saying = asyncio.get_running_loop().call_later(due, self._say_later)
+        else:
+            self._apply(Active(at=self._activity.say(self._clock())))
+
+    def _say_later(self) -> None:
+        self._saying = None
+        self._say_active()
+
+    def _stop_saying(self) -> None:
+        if self._saying is not None:
+            self._saying.cancel()
+            self._saying = None
+
+    # -- requests from inside --------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        while True:
+            await self._until(self._listening)
+            self._control.open()
+            while self._listening():
+                for request in self._control.requests():
+                    self._request(request)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(control.POLL_SECONDS):
+                        await self._until(lambda: not self._listening())
+            self._control.close()
+
+    def _listening(self) -> bool:
+        return self._job.status in PAUSING or (bool(self._job.sessions) and self._job.status is Status.STEPPING)
+
+    def _request(self, request: control.Request) -> None:
+        answer = control.answer(request, self._job, self._clock())
+        if isinstance(answer, Asked):
+            self._take_exports()
+            self._apply(answer)
+        elif answer is not None:
+            self._control.reply(answer.id, answer.code, answer.text)
+
+    async def _answered(self, reply: Reply) -> None:
+        self._control.reply(reply.id, reply.code, reply.text)
+        self._answered_at = self._clock()
+        self._apply(Replied(id=reply.id))
+
+    async def _let_askers_out(self) -> None:
+        """`ssh JOB pitstop-step continue` has an exit status: it is not killed by what it set going."""
+        left = self._answered_at + LET_OUT - self._clock()
+        if left > 0 and self._commands:
+            ends = [asyncio.ensure_future(process.wait()) for process in self._commands]
+            await asyncio.wait(ends, timeout=left)
+            for end in ends:
+                end.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+
+    def _take_exports(self) -> None:
+        if self._job.status in (Status.PAUSED, Status.WAITING):
+            exports, _ = github.collect(self._folder / "job")
+            if exports != self._job.layer:
+                self._apply(Exported(exports=exports))
