@@ -1,0 +1,1 @@
+"""The relay: SSH transport and user authentication, and nothing above."""

@@ -1,0 +1,135 @@
+"""The short way of a message through asyncssh's transport, when it is encrypted by AES-GCM: the other file of this
+service that uses private names (see `transport`).
+
+asyncssh makes a new cipher for each packet, joins and cuts its bytes several times, and asks a dozen questions that
+were answered when the client logged in. For a key that somebody types that is most of the relay's work. Whatever is
+not a message of the connection layer in a session that runs goes asyncssh's own way.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final
+
+from asyncssh.connection import SSHServerConnection
+from asyncssh.encryption import GCMEncryption
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+FIRST: Final = 80
+LAST: Final = 127
+"""Types of the messages of the connection layer (RFC 4250 section 4.1.2)."""
+
+_LENGTH: Final = 4
+_TAG: Final = 16
+_LEAST_PADDING: Final = 4
+_RANDOM: Final = 4096
+"""Bytes of padding that are asked of the kernel at once."""
+_SEQUENCES: Final = 0xFFFFFFFF
+
+
+class PassingConnection(SSHServerConnection):
+    """Gives messages of the connection layer to `passed_up`, and sends them by `pass_down`."""
+
+    _opener: _Cipher | None = None
+    _sealer: _Cipher | None = None
+    _padding = b""
+
+    def passed_up(self, message: bytes) -> None:
+        """One message of type 80..127 from the client."""
+        raise NotImplementedError
+
+    # -- from the client -------------------------------------------------------------------------------------------
+
+    def _recv_pkthdr(self) -> bool:
+        """asyncssh comes here at the beginning of each packet. False: there is no whole one to go on with."""
+        if self._auth_complete and self._pass_up():
+            return False
+        return bool(super()._recv_pkthdr())
+
+    def _pass_up(self) -> bool:
+        """Take what is whole in the buffer. False: something there is for asyncssh to see."""
+        opener = self._opener = _of(self._recv_encryption, self._opener)
+        if opener is None or self._decompressor:
+            return False
+        buffer = memoryview(self._inpbuf)
+        start = 0
+        try:
+            while len(buffer) - start > _LENGTH:
+                end = start + _LENGTH + int.from_bytes(buffer[start : start + _LENGTH], "big") + _TAG
+                if end - start > self._max_recv_pktlen:
+                    return False
+                if end > len(buffer):
+                    return True
+                message = opener.opened(buffer[start:end])
+                if message is None:
+                    return False
+                start = end
+                self._auth_final = True
+                self._recv_seq = (self._recv_seq + 1) & _SEQUENCES
+                self.passed_up(message)
+            return True
+        finally:
+            self._inpbuf = self._inpbuf[start:]
+
+    # -- to the client ---------------------------------------------------------------------------------------------
+
+    def pass_down(self, message: bytes) -> None:
+        """Send one message of type 80..127."""
+        sealer = self._sealer = _of(self._send_encryption, self._sealer)
+        if sealer is None or self._compressor or not self._runs():
+            self.send_packet(message[0], message[1:])
+            return
+        padding = -(self._send_enchdrlen + len(message)) % self._send_blocksize
+        if padding < _LEAST_PADDING:
+            padding += self._send_blocksize
+        if len(self._padding) < padding:
+            self._padding = os.urandom(_RANDOM)
+        packet = b"%c%b%b" % (padding, message, self._padding[:padding])
+        self._padding = self._padding[padding:]
+        if self._transport:
+            self._transport.write(sealer.sealed(packet))
+        self._send_seq = (self._send_seq + 1) & _SEQUENCES
+        self._rekey_bytes_sent += len(packet)
+
+    def _runs(self) -> bool:
+        """No key exchange is under way, or due."""
+        due = self._rekey_bytes_sent >= self._rekey_bytes
+        if self._rekey_seconds:
+            due = due or time.monotonic() >= self._rekey_time
+        return bool(self._auth_complete and self._kex_complete and not due)
+
+
+class _Cipher:
+    """One direction's, until the next key exchange. asyncssh keeps the counter: both ways can be gone by turns."""
+
+    def __init__(self, encryption: GCMEncryption) -> None:
+        self.encryption = encryption
+        self._gcm = encryption._cipher
+        self._aes = AESGCM(self._gcm._key)
+
+    def opened(self, packet: memoryview) -> bytes | None:
+        """The message in a packet; None: it is for asyncssh, which sees it as if nobody had looked."""
+        try:
+            plain = self._aes.decrypt(self._gcm._iv, packet[_LENGTH:], packet[:_LENGTH])
+        except InvalidTag:
+            return None
+        padding = plain[0]
+        if len(plain) < padding + 2 or padding < _LEAST_PADDING or not FIRST <= plain[1] <= LAST:
+            return None
+        self._gcm._update_iv()
+        return plain[1:-padding]
+
+    def sealed(self, packet: bytes) -> bytes:
+        """The bytes to send."""
+        length = len(packet).to_bytes(_LENGTH, "big")
+        sealed = length + self._aes.encrypt(self._gcm._iv, packet, length)
+        self._gcm._update_iv()
+        return sealed
+
+
+def _of(encryption: object, known: _Cipher | None) -> _Cipher | None:
+    if known is not None and known.encryption is encryption:
+        return known
+    return _Cipher(encryption) if isinstance(encryption, GCMEncryption) else None

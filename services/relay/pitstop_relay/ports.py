@@ -1,0 +1,28 @@
+"""What the relay needs of the outside."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pitstop_common.messages import AccessReply, DialReply, DialRequest, SshDenied
+
+
+class AccessPort(Protocol):
+    """The question `svc.access`."""
+
+    async def access(self, job: str, fingerprint: str) -> AccessReply:
+        """Who may enter a job, and whose key asks. Raises PitstopError when nobody answers."""
+
+
+class Dialer(Protocol):
+    """Asks a sandbox host to dial this worker."""
+
+    async def dial(self, host: str, request: DialRequest) -> DialReply:
+        """The host's answer. Raises PitstopError when it does not answer."""
+
+
+class Events(Protocol):
+    """Where `ssh.denied` goes."""
+
+    async def publish(self, fact: SshDenied) -> None:
+        """Store a fact. Best effort: a refusal stands without its record."""

@@ -1,0 +1,256 @@
+"""SSH transport and user authentication by asyncssh, and nothing above. This file and `passing` use private names:
+pinned to asyncssh 2.24.1; `tests/unit/test_relay_transport.py` fails when one of the names changes.
+
+The seam has two methods. `process_packet` gives every message of type 80..127 to the guest, unread; `down` sends one
+such message to the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Protocol, cast
+
+import asyncssh
+from asyncssh.connection import SSHServerConnection, SSHServerConnectionOptions
+from asyncssh.packet import SSHPacket, SSHPacketHandler, String, UInt32
+from asyncssh.public_key import decode_ssh_public_key
+
+from pitstop_common.limits import PAUSE_ABOVE, RESUME_BELOW
+from pitstop_common.userauth import ACCEPTED, MAX_KEY_BYTES, SHA1, Malformed, key_type
+from pitstop_relay.passing import FIRST, LAST, PassingConnection
+
+KEX: Final = ("mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org")
+CIPHERS: Final = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr", "aes192-ctr", "aes128-ctr")
+MACS: Final = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
+
+_DISCONNECT: Final = 1
+_IGNORE: Final = 2
+_BY_APPLICATION: Final = 11
+_NO_MORE_METHODS: Final = 14
+_FLUSH_WITHIN: Final = 5.0
+_REQUESTS_PER_TRY: Final = 3
+_PER_MESSAGE: Final = 200
+"""What holding back one message costs beside its bytes."""
+_PROBE_AFTER, _PROBE_EVERY, _PROBES = 60, 15, 4
+"""TCP keepalives: a client that is cut off is noticed after two minutes, also when nothing is sent."""
+
+
+class Guest(Protocol):
+    """Whom the transport serves: one connection's logic."""
+
+    async def signed(self, message: bytes, signature: bytes, key: bytes) -> bool:
+        """A login request and its signature, not verified yet. True lets it in."""
+
+    def entered(self) -> None:
+        """Success was sent to the client."""
+
+    def up(self, message: bytes) -> None:
+        """One message of type 80..127."""
+
+    def full(self) -> None:
+        """More than PAUSE_ABOVE waits for the client to read."""
+
+    def free(self) -> None:
+        """Less than RESUME_BELOW waits."""
+
+    def gone(self, error: Exception | None) -> None:
+        """The connection is over."""
+
+
+class Transport(PassingConnection):
+    """One client. `guest` makes the logic for it."""
+
+    def __init__(
+        self, options: SSHServerConnectionOptions, guest: Callable[[Transport], Guest], max_tries: int
+    ) -> None:
+        super().__init__(asyncio.get_running_loop(), options)
+        self._tries = max_tries
+        self._requests = max_tries * _REQUESTS_PER_TRY
+        self._deferred = 0
+        self.client = ""
+        self.guest = guest(self)
+        self._channels = _Everywhere(self)  # type: ignore[assignment]
+
+    # -- the seam --------------------------------------------------------------------------------------------------
+
+    def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
+        """asyncssh has a message for the connection, or for any channel."""
+        if FIRST <= pkttype <= LAST:
+            self.guest.up(packet.get_full_payload())
+            return True
+        return super().process_packet(pkttype, pktid, packet)
+
+    def passed_up(self, message: bytes) -> None:
+        """One message of type 80..127, by the short way."""
+        self.guest.up(message)
+
+    def down(self, message: bytes) -> None:
+        """Send one message of type 80..127 to the client."""
+        self.pass_down(message)
+        self._deferred = self._deferred + len(message) + _PER_MESSAGE if self._deferred_packets else 0
+
+    def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
+        """asyncssh puts an IGNORE before each packet, against an attack on CBC, which is not offered here."""
+        if pkttype != _IGNORE:
+            super().send_packet(pkttype, *args, handler=handler)
+
+    def log_sent_packet(self, *_args: Any, **_more: Any) -> None:
+        """asyncssh would put words together for every packet, also when nobody reads them."""
+
+    def log_received_packet(self, *_args: Any, **_more: Any) -> None:
+        """As above."""
+
+    # -- what the guest needs --------------------------------------------------------------------------------------
+
+    @property
+    def session_id(self) -> bytes:
+        """The exchange hash of the first key exchange."""
+        return self._session_id
+
+    @property
+    def version(self) -> str:
+        """What the client calls itself."""
+        return str(self.get_extra_info("client_version", ""))[:100]
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the client has not taken: written, or held back by a key exchange."""
+        return self._deferred + (self._transport.get_write_buffer_size() if self._transport else 0)
+
+    def hold(self) -> None:
+        """Read nothing from the client for now."""
+        if self._transport and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Read again."""
+        if self._transport and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def leave(self, text: str, code: int = _BY_APPLICATION) -> None:
+        """Disconnect with words that the client shows, after what was sent before."""
+        if self._transport and not self._transport.is_closing():
+            self.send_packet(_DISCONNECT, UInt32(code), String(text), String("en"))
+            self._transport.close()
+            asyncio.get_running_loop().call_later(_FLUSH_WITHIN, self._transport.abort)
+
+    # -- authentication --------------------------------------------------------------------------------------------
+
+    async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
+        """An offer (no `msg`) is always welcome: saying no to it would tell who has an account, or which job is."""
+        self._requests -= 1
+        if self._requests < 0:
+            return False
+        return await self.guest.signed(msg, signature, key_data) if msg else acceptable(key_data)
+
+    def send_userauth_failure(self, partial_success: bool) -> None:
+        """Counts, and ends it after too many."""
+        self._tries -= 1
+        if self._tries < 0 or self._requests < 0:
+            self.leave("pitstop: too many keys were tried; choose one: ssh -i FILE -o IdentitiesOnly=yes",
+                       _NO_MORE_METHODS)  # fmt: skip
+        else:
+            super().send_userauth_failure(partial_success)
+
+    def public_key_auth_supported(self) -> bool:
+        """The only method."""
+        return True
+
+    async def reload_config(self) -> None:
+        """There is no file of settings to match."""
+
+    # -- asyncio ---------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        stream = cast(asyncio.Transport, transport)
+        stream.set_write_buffer_limits(PAUSE_ABOVE, RESUME_BELOW)
+        peer = stream.get_extra_info("peername")
+        self.client = f"{peer[0]}:{peer[1]}" if peer else ""
+        super().connection_made(transport)
+        _probe(transport.get_extra_info("socket"))
+
+    def pause_writing(self) -> None:
+        """The client reads slowly."""
+        self.guest.full()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self.guest.free()
+
+
+class _Everywhere(SSHPacketHandler):
+    """Stands where asyncssh keeps its channels: every number is one, and its messages go to the guest."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def __getitem__(self, _number: int) -> _Everywhere:
+        return self
+
+    def values(self) -> Iterable[Any]:
+        """None to be closed."""
+        return ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def log_received_packet(self, *_args: Any) -> None:
+        """What passes through is not logged."""
+
+    def process_packet(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> bool:
+        """A message of type 93..127."""
+        self._transport.guest.up(packet.get_full_payload())
+        return True
+
+
+class _Owner(asyncssh.SSHServer):
+    """asyncssh's callbacks, passed on."""
+
+    def connection_made(self, conn: SSHServerConnection) -> None:
+        assert isinstance(conn, Transport)
+        self._conn = conn
+
+    def auth_completed(self) -> None:
+        self._conn.guest.entered()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._conn.guest.gone(exc)
+
+
+def options(key: asyncssh.SSHKey, login_grace: float) -> SSHServerConnectionOptions:
+    """How every client is served. Strict key exchange is always on in asyncssh; RSA host keys never are here."""
+    return SSHServerConnectionOptions(
+        server_factory=_Owner, server_host_keys=[key], server_version="Pitstop", login_timeout=login_grace,
+        kex_algs=KEX, encryption_algs=CIPHERS, mac_algs=MACS, compression_algs=["none"], signature_algs=ACCEPTED,
+        public_key_auth=True, password_auth=False, kbdint_auth=False, host_based_auth=False, gss_host=None,
+        gss_kex=False, gss_auth=False, agent_forwarding=False, x11_forwarding=False, keepalive_interval=0,
+    )  # fmt: skip
+
+
+def acceptable(key: bytes) -> bool:
+    """Whether a key of this type can log in at all."""
+    try:
+        return len(key) <= MAX_KEY_BYTES and key_type(key) in (*ACCEPTED, SHA1)
+    except Malformed:
+        return False
+
+
+def verifies(session_id: bytes, message: bytes, signature: bytes, key: bytes) -> bool:
+    """Whether the signature is the key's, over this session id and this message."""
+    try:
+        public = decode_ssh_public_key(key)
+        public.set_touch_required(True)
+        return public.verify(String(session_id) + message, signature)
+    except (asyncssh.KeyImportError, ValueError, TypeError, OverflowError):
+        return False
+
+
+def _probe(sock: Any) -> None:
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_EVERY)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
