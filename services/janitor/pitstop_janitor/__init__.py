@@ -1,0 +1,1 @@
+"""The janitor: finds what is idle, expired, lost or orphaned, and says so."""

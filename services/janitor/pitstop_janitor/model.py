@@ -1,0 +1,42 @@
+"""The janitor's nouns: what it observes, for how long, and what follows from it."""
+
+from __future__ import annotations
+
+import msgspec
+
+Mark = tuple[str | int, ...]
+"""What an observed thing looked like. The same mark twice means: nothing has happened to it in between."""
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """A mark, and since when (monotonic seconds) it has been seen without a change."""
+
+    mark: Mark
+    since: float
+
+
+class Observation(msgspec.Struct, frozen=True):
+    """Everything in sight at `at`, by key. It is unbroken: no reconnect (`epoch`) and no gap lies inside it."""
+
+    at: float = float("-inf")
+    epoch: int = -1
+    seen: dict[str, Sighting] = {}
+
+
+class HeldJob(msgspec.Struct, frozen=True):
+    """A job that is not over, and who claimed its newest attempt."""
+
+    org: str
+    run: str
+    job: str
+    attempt: int
+    host: str
+    incarnation: str
+    project: str = ""
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """What a pass did: so many seen, so many freed."""
+
+    seen: int = 0
+    freed: int = 0
