@@ -1,0 +1,110 @@
+"""`pitstop apply`: the limits of an org from a file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from pitstop_cli.client import Target, connect, find, output_option, run_async, system_options
+from pitstop_cli.console import out, out_json, say
+from pitstop_cli.exits import USAGE, Failure
+
+if TYPE_CHECKING:
+    from pitstop_cli.org_file import OrgFile
+
+_MAX_BYTES: Final = 128 * 1024
+
+
+@click.command("apply")
+@click.option("-f", "--file", "source", required=True, metavar="FILE|-", help="The limits, as TOML.")
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+@system_options
+@output_option
+def command(source: str, dry_run: bool, nats: str | None, org: str | None, output: str) -> None:
+    """Set the limits of an org to what a file says, at once and without a question; the difference is printed.
+
+    The file says everything: what it leaves out becomes the default. Lower limits end nothing that runs; no further
+    job starts until enough have ended.
+
+    \b
+    org = "acme"
+    slots = 8                  # jobs at once, 0 = no limit   [the scheduler's PITSTOP_ORG_SLOTS]
+    weight = 2                 # share when orgs compete      [1]
+    pressure = "5m"            # idle limit while jobs wait   [5m]
+    longest_session = "2h"     # cap of `pitstop extend`      [2h]
+    [projects.web]
+    slots = 2                  #                              [the scheduler's PITSTOP_PROJECT_SLOTS]
+
+    \b
+    JSON: {"changes": [{"key", "old", "new"}], "applied": bool, "now": as of `pitstop org show -o json`};
+    of a wrong file {"errors": [{"line", "pointer", "message"}]}, exit code 2.
+    """
+    from pitstop_cli.commands.org import one_org
+
+    file = _read(source, as_json=output == "json")
+    target = find(nats, one_org(file.org, org, source))
+    answer = run_async(_apply(target, file, dry_run=dry_run))
+    if output == "json":
+        out_json(answer)
+        return
+    _tell(answer, file.org, dry_run=dry_run)
+
+
+def _read(source: str, *, as_json: bool) -> OrgFile:
+    from pitstop_cli.org_file import BadOrgFile, read_org_file
+
+    name = "stdin" if source == "-" else source
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).expanduser().read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", "") or "it is not UTF-8 text"
+        raise Failure(f"cannot read {name}: {why}", code=USAGE) from None
+    if len(text) > _MAX_BYTES:
+        raise Failure(f"{name} is larger than {_MAX_BYTES // 1024} KiB", code=USAGE)
+    try:
+        return read_org_file(text)
+    except BadOrgFile as bad:
+        if as_json:
+            out_json({"errors": [{"line": f.line, "pointer": f.pointer, "message": f.message} for f in bad.faults]})
+        what = "\n".join([f"{name} is wrong, nothing was changed:", *bad.lines(name)])
+        raise Failure(what, next="what a file may say: pitstop apply --help", code=USAGE) from None
+
+
+async def _apply(target: Target, file: OrgFile, *, dry_run: bool) -> dict[str, Any]:
+    import msgspec
+
+    from pitstop_cli.org_words import differences
+    from pitstop_common.api import OrgView
+
+    async with connect(target) as client:
+        now = await client.call("org-show", {})
+        changes = differences(msgspec.convert(now, OrgView), file.limits)
+        applied = bool(changes) and not dry_run
+        if applied:
+            now = await client.call("org-apply", msgspec.to_builtins(file.limits))
+    return {"changes": msgspec.to_builtins(changes), "applied": applied, "now": now}
+
+
+def _tell(answer: dict[str, Any], org: str, *, dry_run: bool) -> None:
+    import msgspec
+
+    from pitstop_cli.org_words import Difference, difference_lines
+
+    if not answer["changes"]:
+        say(f"org {org} is as the file says: nothing to change")
+        return
+    out(f"org {org}")
+    for line in difference_lines(msgspec.convert(answer["changes"], list[Difference])):
+        out(line)
+    if dry_run:
+        say("nothing was changed (--dry-run)")
+        return
+    say(f"applied to {org}", "green")
+    now = answer["now"]
+    if now["slots"] and now["used"] > now["slots"]:
+        say(
+            f"  {now['used']} slots are in use; nothing is ended, and none is given until fewer than {now['slots']} are"
+        )

@@ -1,0 +1,30 @@
+"""`pitstop serve`: one service, in this process, with this environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from pitstop_cli.exits import USAGE, Failure
+
+_SERVICES = ("scheduler", "sandbox", "relay", "janitor")
+
+
+@click.command("serve")
+@click.argument("service", type=click.Choice(_SERVICES))
+def command(service: str) -> None:
+    """Run one service against any NATS.
+
+    Settings come from the environment (PITSTOP_…); each service's README lists its own. PITSTOP_NATS_URL is needed.
+    SIGTERM drains.
+    """
+    if not os.environ.get("PITSTOP_NATS_URL"):
+        raise Failure(
+            "PITSTOP_NATS_URL is not set: a service needs a NATS server with JetStream",
+            next=f"PITSTOP_NATS_URL=nats://user:password@host:4222 pitstop serve {service}"
+            "   (or `pitstop up`, which starts a server and everything)",
+            code=USAGE,
+        )
+    os.execv(sys.executable, [sys.executable, "-m", f"pitstop_{service}"])

@@ -1,0 +1,1 @@
+"""`pitstop up`: the whole system on one machine."""

@@ -1,0 +1,174 @@
+"""A service as a child process: started, watched, said when it dies, started again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pitstop_common.embedded import die_with_parent
+from pitstop_common.errors import Unavailable
+
+_FIRST_DELAY: Final = 0.2
+_LAST_DELAY: Final = 5.0
+_STEADY_AFTER: Final = 30.0
+"""Seconds of life after which the next death starts the back-off anew."""
+_STOP_SECONDS: Final = 32.0
+"""A little more than a service's own deadline."""
+_CONFIG_EXIT: Final = 2
+_LAST_LINES: Final = 5
+_LOG_BYTES: Final = 16 * 1024 * 1024
+
+
+class Backoff:
+    """How long to wait before the next start. Pure: lives are told, in seconds."""
+
+    def __init__(self) -> None:
+        self._delay = _FIRST_DELAY
+
+    def after(self, lived: float) -> float:
+        """The wait after a life of that length."""
+        if lived >= _STEADY_AFTER:
+            self._delay = _FIRST_DELAY
+        delay, self._delay = self._delay, min(self._delay * 2, _LAST_DELAY)
+        return delay
+
+
+class Child:
+    """One service. `ready`: the facts of its newest ready line; `changed` hears its name when there are new ones."""
+
+    def __init__(
+        self, name: str, argv: list[str], env: Callable[[], Mapping[str, str]], *, log: Path, ready_file: Path,
+        say: Callable[[str], None], changed: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.ready: dict[str, Any] = {}
+        self._argv, self._env, self._log, self._ready_file = argv, env, log, ready_file
+        self._say, self._changed = say, changed
+        self._process: Process | None = None
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._first = asyncio.Event()
+        self._fatal = ""
+        self._told = ""
+
+    def start(self) -> None:
+        """Run it, and keep it running."""
+        self._task = asyncio.create_task(self._supervise())
+
+    async def first_ready(self) -> None:
+        """Returns when it has been ready once. Raises Unavailable when it refuses its settings."""
+        await self._first.wait()
+        if self._fatal:
+            raise Unavailable(self._fatal)
+
+    @property
+    def pid(self) -> int:
+        """0 while it does not run."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else 0
+
+    def send(self, number: int) -> None:
+        """Send a signal; nothing happens when it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            if self._process is not None and self._process.returncode is None:
+                self._process.send_signal(number)
+
+    async def stop(self, number: int = signal.SIGTERM) -> None:
+        """End it for good: `number`, and SIGKILL when it outlives its deadline."""
+        self._stopping.set()
+        if self._task is None:
+            return
+        self.send(number)
+        _, late = await asyncio.wait([self._task], timeout=_STOP_SECONDS)
+        if late:
+            self._say(f"{self.name} did not stop in {_STOP_SECONDS:.0f} s and is killed")
+            self.send(signal.SIGKILL)
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._ready_file.unlink(missing_ok=True)
+
+    async def _supervise(self) -> None:
+        backoff = Backoff()
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            born, size = loop.time(), self._log.stat().st_size if self._log.exists() else 0
+            code = await self._live()
+            if self._stopping.is_set():
+                return
+            if code == _CONFIG_EXIT and not self._first.is_set():
+                self._fatal = f"{self.name} refuses its settings:\n{self._last_words(size)}"
+                self._first.set()
+                return
+            delay = backoff.after(loop.time() - born)
+            self._say(f"{self.name} {_ended(code)}; starting it again in {delay:.1f} s{self._news(size)}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay)
+
+    async def _live(self) -> int:
+        self._ready_file.unlink(missing_ok=True)
+        self._rotate()
+        descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._argv, stdin=DEVNULL, stdout=descriptor, stderr=descriptor, env=dict(self._env()),
+                start_new_session=True, preexec_fn=die_with_parent,
+            )  # fmt: skip
+        finally:
+            os.close(descriptor)
+        if self._stopping.is_set():
+            self.send(signal.SIGTERM)
+        watch = asyncio.create_task(self._await_ready())
+        try:
+            return await self._process.wait()
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    async def _await_ready(self) -> None:
+        while True:
+            with contextlib.suppress(OSError, ValueError):
+                self.ready = json.loads(self._ready_file.read_text())
+                self._first.set()
+                self._changed(self.name)
+                return
+            await asyncio.sleep(0.01)
+
+    def _news(self, since: int) -> str:
+        """The last words, unless they are those of the death before."""
+        words = self._last_words(since)
+        known, self._told = self._told == words, words
+        return " (it said the same as before)" if known else f"\n{words}"
+
+    def _last_words(self, since: int) -> str:
+        try:
+            with self._log.open("rb") as log:
+                log.seek(max(since, self._log.stat().st_size - 16384))
+                lines = log.read().decode(errors="replace").strip().splitlines()
+        except OSError:
+            lines = []
+        told = [f"  | {line}" for line in lines[-_LAST_LINES:]] or ["  | (it said nothing)"]
+        return "\n".join([*told, f"  all of it: {self._log}"])
+
+    def _rotate(self) -> None:
+        if self._log.exists() and self._log.stat().st_size > _LOG_BYTES:
+            self._log.rename(self._log.with_suffix(".log.1"))
+
+
+def python(module: str) -> list[str]:
+    """The command line of a module of this installation."""
+    return [sys.executable, "-m", module]
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit status {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

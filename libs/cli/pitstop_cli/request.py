@@ -1,0 +1,148 @@
+"""From the options of `pitstop run` to the body of `run.requested`. Pure: everything wrong is found before anything
+is published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from pitstop_cli.exits import USAGE, Failure
+from pitstop_common.ids import run_id
+from pitstop_common.messages import Fault
+from pitstop_common.spec import JobSpec
+from pitstop_common.workflow import WorkflowError, compile_workflow
+
+_LISTED: Final = 20
+
+
+class SshOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for with --ssh…. Times in seconds, None: the default."""
+
+    direct: bool = False
+    after_step: int | None = None
+    on_failure: bool = False
+    at_end: bool = False
+    users: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    connect_window: float | None = None
+    idle_timeout: float | None = None
+    max_duration: float | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Is there any session to come."""
+        return self.direct or self.after_step is not None or self.on_failure or self.at_end
+
+    @property
+    def one_job(self) -> bool:
+        """Does the option name a place that only one job can have."""
+        return self.direct or self.after_step is not None
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that may be published. `run` is its id, known beforehand."""
+
+    run: str
+    body: dict[str, Any]
+    jobs: tuple[str, ...]
+    pause: str
+    """In words; empty: none."""
+
+
+def plan(
+    *, org: str, request: str, project: str, workflow: str, name: str, jobs: Sequence[str], source: dict[str, str],
+    ssh: SshOptions, priority: int = 0,
+) -> Plan:  # fmt: skip
+    """Check all that can be checked here. `name` is the workflow's file name for messages. Raises Failure (exit 2)."""
+    specs = _compiled(workflow, name, run_id(org, request), jobs)
+    _check_session(ssh, specs)
+    body: dict[str, Any] = {"id": request, "org": org, "project": project, "workflow": workflow, "source": source}
+    if jobs:
+        body["jobs"] = list(jobs)
+    if priority:
+        body["priority"] = priority
+    block = _ssh_block(ssh)
+    if block:
+        body["ssh"] = block
+    return Plan(run=run_id(org, request), body=body, jobs=tuple(spec.key for spec in specs), pause=_words(ssh, specs))
+
+
+def faults_as_lines(faults: Sequence[Fault], name: str) -> str:
+    """Faults as editors understand them: `file:line:column: message`."""
+    return "\n".join(
+        f"{name}:{fault.line}:{fault.column}: {fault.message}"
+        if fault.line
+        else f"{name}: {fault.pointer.removeprefix('/workflow') or '/'} {fault.message}"
+        for fault in faults
+    )
+
+
+def _compiled(workflow: str, name: str, run: str, jobs: Sequence[str]) -> tuple[JobSpec, ...]:
+    try:
+        return compile_workflow(workflow, run=run, only=tuple(jobs), pool="default")
+    except WorkflowError as error:
+        many = len(error.faults)
+        what = f"{name} cannot be run ({many} fault{'s' * (many > 1)}):\n{faults_as_lines(error.faults, name)}"
+        raise Failure(what, next="nothing was started", code=USAGE) from None
+
+
+def _check_session(ssh: SshOptions, specs: Sequence[JobSpec]) -> None:
+    if ssh.direct and (ssh.after_step is not None or ssh.on_failure or ssh.at_end):
+        raise Failure(
+            "--ssh opens a terminal at once and cannot be combined with a pause",
+            next="leave --ssh away, or the other --ssh-… option",
+            code=USAGE,
+        )
+    if not ssh.asked and (ssh.users or ssh.keys or ssh.connect_window or ssh.idle_timeout or ssh.max_duration):
+        raise Failure(
+            "--ssh-user, --ssh-key and the session's times need a session",
+            next="add --ssh, --ssh-after-step N, --ssh-on-failure or --ssh-at-end",
+            code=USAGE,
+        )
+    if ssh.one_job and len(specs) != 1:
+        option = "--ssh" if ssh.direct else "--ssh-after-step"
+        raise Failure(
+            f"{option} needs exactly one job; this run has {len(specs)}",
+            next="name one: " + ", ".join(f"--job {spec.key}" for spec in specs[:_LISTED]),
+            code=USAGE,
+        )
+    if ssh.after_step is not None and not 1 <= ssh.after_step <= len(specs[0].steps):
+        steps = specs[0].steps
+        listed = "\n  ".join(f"{step.index} {step.name}" for step in steps[:_LISTED])
+        raise Failure(
+            f"--ssh-after-step {ssh.after_step}: job {specs[0].key} has {len(steps)} steps, counted from 1",
+            next=f"its steps:\n  {listed}",
+            code=USAGE,
+        )
+
+
+def _ssh_block(ssh: SshOptions) -> dict[str, Any]:
+    if not ssh.asked:
+        return {}
+    pause = [
+        word
+        for word, wanted in (
+            ("after_step", ssh.after_step is not None), ("on_failure", ssh.on_failure), ("at_end", ssh.at_end),
+        )
+        if wanted
+    ]  # fmt: skip
+    block: dict[str, Any] = {"pause": pause, "direct": ssh.direct, "users": list(ssh.users), "keys": list(ssh.keys)}
+    times = {"step": ssh.after_step, "connect_window": ssh.connect_window, "idle_timeout": ssh.idle_timeout,
+             "max_duration": ssh.max_duration}  # fmt: skip
+    block |= {key: value for key, value in times.items() if value is not None}
+    return {key: value for key, value in block.items() if value or key == "step"}
+
+
+def _words(ssh: SshOptions, specs: Sequence[JobSpec]) -> str:
+    words = []
+    if ssh.direct:
+        words.append("a terminal as soon as there is a sandbox")
+    if ssh.after_step is not None:
+        words.append(f"pause after step {ssh.after_step} ({specs[0].steps[ssh.after_step - 1].name})")
+    if ssh.on_failure:
+        words.append("pause when a step fails")
+    if ssh.at_end:
+        words.append("pause at the end")
+    return ", ".join(words)
