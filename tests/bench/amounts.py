@@ -1,0 +1,32 @@
+"""How much of everything is measured."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Amounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one run of the bench."""
+
+    first_lines: int = 30
+    connects: int = 30
+    echoes: int = 600
+    """Through each of the two servers."""
+    echo_block: int = 30
+    """So many in a row, then it is the other's turn."""
+    rounds: int = 3
+    """Of the ceiling and the runs, by turns."""
+    runs: int = 1500
+    """In a round."""
+    ceiling: int = 60_000
+    """Messages in a round."""
+    publishers: int = 3
+    """Processes."""
+    settled: float = 1.5
+    """Seconds after which a count is looked at again: longer than read models trail."""
+
+
+QUICK = Amounts(
+    first_lines=2, connects=2, echoes=20, echo_block=10, rounds=1, runs=40, ceiling=3000, publishers=2, settled=0.3
+)
+"""Proves that all of it works; the figures mean nothing."""

@@ -1,0 +1,147 @@
+"""What happens to the system, at random: kills, stops, cuts. The choices follow from the seed, their effects do not."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+from tests.chaos.load import Loader
+from tests.chaos.processes import Service, System
+
+SERVER_REST: Final = 4.0
+"""Seconds between a start of nats-server and its next kill: two kills in a row are one long outage."""
+
+
+EVERYTHING: Final = {
+    "kill owner": 20, "kill scheduler": 15, "kill janitor": 8, "kill host": 16, "kill server": 14, "stop owner": 8,
+    "stop scheduler": 4, "cut": 8, "hold": 14, "limits": 4, "starts again": 12,
+}  # fmt: skip
+"""How often each is chosen, of their sum."""
+HOSTS: Final = {"kill host": 60, "kill server": 20, "cut": 10, "starts again": 10}
+
+
+class Havoc:
+    """Does one thing after the other until told that it is enough."""
+
+    def __init__(
+        self, system: System, loader: Loader, chance: random.Random, gap: float, deeds: dict[str, int]
+    ) -> None:
+        """`gap`: seconds between two acts, on average."""
+        self._deeds = deeds
+        self.system, self._loader, self._chance, self._gap = system, loader, chance, gap
+        self.acts: list[str] = []
+        self.dethroned: list[float] = []
+        """When an owner was killed or stopped (seconds since the epoch)."""
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._server_rests = 0.0
+        self._busy: set[str] = set()
+
+    async def reign(self, kills: int, enough: Callable[[], bool]) -> None:
+        """Until that many kills are done, and `enough` says so too; then until all that was broken is mended."""
+        await self._loader.listen()
+        while self.system.kills < kills or not enough():
+            await asyncio.sleep(self._chance.uniform(0.3, 1.7) * self._gap)
+            self._begin()
+            for task in [task for task in self._under_way if task.done()]:
+                self._under_way.discard(task)
+                task.result()
+        await asyncio.gather(*self._under_way)
+
+    def _begin(self) -> None:
+        deed = self._chance.choices(list(self._deeds), list(self._deeds.values()))[0]
+        do: Callable[[], Coroutine[None, None, None]] = getattr(self, f"_{deed.replace(' ', '_')}")
+        self._under_way.add(asyncio.ensure_future(do()))
+
+    def _free(self, kind: str) -> Service | None:
+        """One that nothing happens to now. One of each kind is left alone, or nothing would ever happen at all."""
+        free = [one for one in self.system.of(kind) if one.name not in self._busy and one.ready]
+        return self._chance.choice(free) if len(free) > 1 else None
+
+    async def _kill_owner(self) -> None:
+        owner = self.system.owner()
+        if owner.name not in self._busy and owner.ready:
+            self.dethroned.append(time.time())
+            await self._kill(owner)
+
+    async def _kill_scheduler(self) -> None:
+        await self._kill(self._free("scheduler"))
+
+    async def _kill_janitor(self) -> None:
+        await self._kill(self._free("janitor"))
+
+    async def _kill_host(self) -> None:
+        await self._kill(self._free("sandbox"))
+
+    async def _kill(self, service: Service | None) -> None:
+        if service is None:
+            return
+        self._busy.add(service.name)
+        self._say(f"kill {service.name}")
+        await service.kill()
+        await asyncio.sleep(self._chance.uniform(0.05, 1.5))
+        service.start(self.system.token)
+        await service.until_ready()
+        self._busy.discard(service.name)
+
+    async def _kill_server(self) -> None:
+        if self._server_rests > time.monotonic() or "server" in self._busy:
+            return
+        self._busy.add("server")
+        seconds = self._chance.uniform(0.3, 2.0)
+        self._say(f"kill nats-server for {seconds:.1f} s")
+        await self.system.kill_server(seconds)
+        self._server_rests = time.monotonic() + SERVER_REST
+        self._busy.discard("server")
+
+    async def _stop_owner(self) -> None:
+        owner = self.system.owner()
+        if owner.name not in self._busy and owner.ready:
+            self.dethroned.append(time.time())
+            await self._stop(owner)
+
+    async def _stop_scheduler(self) -> None:
+        await self._stop(self._free("scheduler"))
+
+    async def _stop(self, service: Service | None) -> None:
+        if service is None:
+            return
+        self._busy.add(service.name)
+        seconds = self._chance.uniform(3.0, 5.0)
+        self._say(f"stop {service.name} for {seconds:.1f} s")
+        service.signal(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        service.signal(signal.SIGCONT)
+        self._busy.discard(service.name)
+
+    def _anyone(self) -> Service:
+        """The owner of the log half of the time: it has the most to lose."""
+        return self.system.owner() if self._chance.random() < 0.5 else self._chance.choice(self.system.services)
+
+    async def _cut(self) -> None:
+        service = self._anyone()
+        self._say(f"cut {service.name} off for a moment")
+        service.proxy.cut()
+
+    async def _hold(self) -> None:
+        service = self._anyone()
+        seconds = self._chance.choice((0.3, 0.8, 1.5, 4.0))  # with and without time for another to take over
+        self._say(f"hold all bytes of {service.name} for {seconds:.1f} s, then cut")
+        service.proxy.hold()
+        await asyncio.sleep(seconds)
+        service.proxy.cut()
+        service.proxy.release()
+
+    async def _limits(self) -> None:
+        self._say("other limits")
+        await self._loader.limits()
+
+    async def _starts_again(self) -> None:
+        self._say("starts are delivered again")
+        await self._loader.starts_again()
+
+    def _say(self, what: str) -> None:
+        self.acts.append(f"{time.monotonic():.2f} {what}")

@@ -1,0 +1,140 @@
+"""The relay as its own process, with a real nats-server between it and a sandbox host."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import urllib.request
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+from nats.aio.msg import Msg
+from prometheus_client import CollectorRegistry
+from tests.ssh_support import HOST, JOB, Access, LocalJob, World, allowed, client_tls, make_key, make_tls, screen
+
+from pitstop_common import subjects
+from pitstop_common.bus import Bus
+from pitstop_common.embedded import EmbeddedServer
+from pitstop_common.messages import AccessReply, AccessRequest, DialRequest, SshDenied, encode
+from pitstop_sandbox.link import SshHost
+
+
+@dataclass
+class At:
+    """As the relay's own answer to `start`."""
+
+    host: str
+    port: int
+    known_hosts: str
+
+
+@dataclass
+class Service:
+    ssh: World
+    process: asyncio.subprocess.Process
+    ready: dict[str, object]
+    bus: Bus
+
+    async def page(self, path: str) -> str:
+        url = f"{self.ready['http']}{path}"
+        return await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
+
+
+@pytest.fixture
+async def service(tmp_path: Path, nats_server: EmbeddedServer, bus: Bus) -> AsyncIterator[Service]:
+    tls = make_tls(tmp_path / "tls")
+    ada = make_key(tmp_path, "ada")
+    make_key(tmp_path, "stranger")
+    access = Access({JOB: AccessReply(found=True, job=JOB, org="acme", run=JOB[:12], actor="ada", status="paused",
+                                      host=HOST, offers=True, allowed=(allowed("ada", ada),))})  # fmt: skip
+    job = LocalJob(JOB, tmp_path)
+    host = SshHost(access, lambda name: job if name == JOB else None, host=HOST, incarnation="1",
+                   tls=client_tls(tls, "pitstop-host"))  # fmt: skip
+
+    async def answer(msg: Msg) -> None:
+        asked = msgspec.json.decode(msg.data, type=AccessRequest)
+        await msg.respond(encode(await access.access(asked.job, asked.fingerprint)))
+
+    async def dial(msg: Msg) -> None:
+        await msg.respond(encode(await host.dial(msgspec.json.decode(msg.data, type=DialRequest))))
+
+    await bus.subscribe(subjects.service("access"), answer)
+    await bus.subscribe(subjects.dial(HOST), dial)
+    ready_file = tmp_path / "ready"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pitstop_relay",
+        env={**os.environ, "PITSTOP_NATS_URL": nats_server.url(), "PITSTOP_DIR": str(tmp_path / "relay"),
+             "PITSTOP_READY_FILE": str(ready_file), "PITSTOP_SSH_LISTEN": "127.0.0.1:0",
+             "PITSTOP_TLS_CA": str(tls / "ca.pem"), "PITSTOP_TLS_CERT": str(tls / "pitstop-relay.pem"),
+             "PITSTOP_TLS_KEY": str(tls / "pitstop-relay.key")},
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(20):
+            while not ready_file.exists():
+                assert process.returncode is None
+                await asyncio.sleep(0.02)
+        ready = json.loads(ready_file.read_text())
+        at = At(**ready["ssh"])
+        (tmp_path / "known_hosts").write_text(at.known_hosts + "\n")
+        made = World(None, host, job, access, at, tmp_path, CollectorRegistry(), [], [])  # type: ignore[arg-type]
+        yield Service(made, process, ready, bus)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        assert await asyncio.wait_for(process.wait(), 35) in (0, -signal.SIGKILL)
+        await host.aclose("stopped")
+
+
+async def test_a_login_a_refusal_and_what_is_counted(service: Service) -> None:
+    ssh = service.ssh
+    denied: asyncio.Queue[Msg] = asyncio.Queue()
+    await service.bus.subscribe("ssh.denied", denied.put)
+    assert ssh.at.known_hosts.startswith(f"[127.0.0.1]:{ssh.at.port} ssh-ed25519 AAAA")
+    assert await ssh.ssh("echo in") == (0, b"in\n", b"")
+    status, _out, err = await ssh.ssh("echo in", key="stranger")
+    assert status == 255
+    assert b"is not registered" in err
+    fact = msgspec.json.decode((await asyncio.wait_for(denied.get(), 5)).data, type=SshDenied)
+    assert (fact.reason, fact.org, fact.job) == ("key_unknown", "acme", JOB)
+    assert await service.page("/readyz") == "ok\n"
+    page = await service.page("/metrics")
+    for line in (
+        'pitstop_relay_auth_total{method="publickey",result="ok"} 1.0',
+        'pitstop_relay_auth_total{method="publickey",result="key_unknown"} 1.0',
+        'pitstop_relay_sessions_closed_total{reason="client_exit"} 1.0',
+        "pitstop_relay_sessions 0.0",
+        "pitstop_relay_links 1.0",
+        "pitstop_relay_session_setup_seconds_count 1.0",
+    ):
+        assert line in page
+    info = json.loads((await service.bus.request("$SRV.INFO.pitstop-relay")).data)
+    assert info["name"] == "pitstop-relay"
+
+
+async def test_a_relay_that_is_stopped_tells_people_and_ends(service: Service) -> None:
+    with screen(service.ssh) as person:
+        person.type("echo up''now\n")
+        await person.until("upnow")
+        service.process.send_signal(signal.SIGTERM)
+        await person.until("pitstop: this relay is being stopped. Your job waits; connect again in a moment.")
+        assert await person.ended() == 255
+    assert await asyncio.wait_for(service.process.wait(), 15) == 0
+    await service.ssh.job.until("closed", "ada", "disconnect")
+    assert ("shell_ended", "cut") in service.ssh.job.said
+
+
+async def test_a_relay_that_is_killed_cuts_its_people_and_nothing_else(service: Service) -> None:
+    with screen(service.ssh) as person:
+        person.type("echo up''now\n")
+        await person.until("upnow")
+        service.process.send_signal(signal.SIGKILL)
+        await service.ssh.job.until("shell_ended", "cut")
+        await service.ssh.job.until("closed", "ada", "disconnect")
+        await person.ended()
+    assert await service.process.wait() == -signal.SIGKILL

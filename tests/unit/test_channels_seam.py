@@ -1,0 +1,153 @@
+"""The sandbox end uses private names of asyncssh: this fails when a new version changes one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+from importlib.metadata import version
+
+import asyncssh
+from asyncssh.channel import SSHServerChannel
+from asyncssh.connection import SSHConnection, SSHServerConnection
+from asyncssh.packet import Boolean, Byte, String, UInt32
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pitstop_sandbox.channels import gate
+from pitstop_sandbox.channels.gate import Answer, Broken, Gate
+from pitstop_sandbox.channels.seam import Connection
+
+
+def test_the_version_is_the_one_that_was_read() -> None:
+    assert version("asyncssh") == "2.24.1"
+
+
+def test_the_names_that_are_set_and_called() -> None:
+    made = inspect.getsource(SSHConnection.__init__)
+    for name in ("_channels", "_transport", "_auth_complete", "_kex_complete", "_owner"):
+        assert f"self.{name}" in made
+    assert list(inspect.signature(SSHServerConnection._cleanup).parameters) == ["self", "exc"]
+    assert list(inspect.signature(SSHServerConnection.send_packet).parameters) == ["self", "pkttype", "args", "handler"]
+    assert "handler: Optional[SSHPacketLogger] = None" in inspect.getsource(SSHServerConnection.send_packet)
+    for name in ("create_agent_listener", "attach_x11_listener", "create_server_channel"):
+        assert callable(getattr(SSHServerConnection, name))
+
+
+def test_every_handler_that_a_client_can_name_is_known() -> None:
+    """asyncssh finds handlers by the client's words. A new one must be judged before it is served."""
+    names = set(dir(SSHServerConnection))
+    opens = {name for name in names if re.fullmatch(r"_process_.+_open", name)}
+    assert opens == {
+        "_process_session_open",
+        "_process_direct_tcpip_open",
+        "_process_direct_streamlocal_at_openssh_dot_com_open",
+        "_process_tun_at_openssh_dot_com_open",
+    } | {name for name in opens if name == "_process_channel_open"}
+    requests = {name for name in names if re.fullmatch(r"_process_.+_global_request", name)}
+    assert requests == {
+        "_process_keepalive_at_openssh_dot_com_global_request",
+        "_process_tcpip_forward_global_request",
+        "_process_cancel_tcpip_forward_global_request",
+        "_process_streamlocal_forward_at_openssh_dot_com_global_request",
+        "_process_cancel_streamlocal_forward_at_openssh_dot_com_global_request",
+        "_process_hostkeys_prove_00_at_openssh_dot_com_global_request",
+    }
+    on_channels = {name for name in dir(SSHServerChannel) if re.fullmatch(r"_process_.+_request", name)}
+    assert on_channels == {
+        f"_process_{name}_request"
+        for name in (
+            "pty_req", "x11_req", "auth_agent_req_at_openssh_dot_com", "env", "shell", "exec", "subsystem",
+            "window_change", "signal", "break", "keepalive_at_openssh_dot_com",
+        )
+    }  # fmt: skip
+
+
+words = st.sampled_from(
+    ["session", "direct-tcpip", "direct-streamlocal@openssh.com", "tun@openssh.com", "x11", "channel", "", "_", "é"]
+)
+
+
+@given(words, st.integers(0, 2**32 - 1))
+def test_only_sessions_are_opened(kind: str, sender: int) -> None:
+    message = Byte(90) + String(kind) + UInt32(sender) + UInt32(1) + UInt32(1)
+    verdict = Gate().judge(message, 0)
+    if kind == "session":
+        assert not isinstance(verdict, Answer)
+    else:
+        assert isinstance(verdict, Answer)
+        assert verdict.message.startswith(Byte(92) + UInt32(sender) + UInt32(1))
+        assert b"pitstop: " in verdict.message
+
+
+@given(
+    st.sampled_from(
+        ["tcpip-forward", "streamlocal-forward@openssh.com", "hostkeys-prove-00@openssh.com", "x", "channel"]
+    ),
+    st.booleans(),
+)
+def test_no_global_request_but_keepalives(name: str, wants_reply: bool) -> None:
+    verdict = Gate().judge(Byte(80) + String(name) + Boolean(wants_reply), 0)
+    assert verdict == Answer(Byte(82) if wants_reply else b"")
+    assert not isinstance(Gate().judge(Byte(80) + String("keepalive@openssh.com") + Boolean(True), 0), Answer)
+
+
+def test_variables_are_bounded() -> None:
+    judge = Gate()
+    small = Byte(98) + UInt32(0) + String("env") + Boolean(False) + String("A") + String("B")
+    for _ in range(gate.MAX_ENV):
+        judge.judge(small, 1)
+    try:
+        judge.judge(small, 1)
+    except Broken as error:
+        assert str(error) == "too many environment variables"
+    else:
+        raise AssertionError("no bound")
+
+
+@given(st.lists(st.binary(max_size=60), max_size=20))
+def test_whatever_is_fed_never_raises_and_ends_at_most_once(messages: list[bytes]) -> None:
+    async def main() -> None:
+        sent: list[bytes] = []
+        ended: list[str] = []
+        connection = Connection(asyncssh.SSHServerSession, sent.append, ended.append)
+        for message in messages:
+            connection.feed(message)
+            await asyncio.sleep(0)
+        connection.lost()
+        connection.lost()
+        await asyncio.sleep(0)
+        assert len(ended) <= 1
+        assert connection.channels == 0
+
+    asyncio.run(main())
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(80, 127),
+            st.integers(0, 2),
+            st.sampled_from(["session", "exec", "pty-req", "shell", "x"]),
+            st.binary(max_size=40),
+        ),
+        max_size=20,
+    )
+)
+def test_messages_that_look_right_never_raise(parts: list[tuple[int, int, str, bytes]]) -> None:
+    messages = [Byte(90) + String("session") + UInt32(0) + UInt32(1000) + UInt32(1000)]
+    for kind, channel, name, rest in parts:
+        head = String(name) + UInt32(channel) if kind == 90 else UInt32(channel) + String(name)
+        messages.append(Byte(kind) + head + rest)
+
+    async def main() -> None:
+        ended: list[str] = []
+        connection = Connection(asyncssh.SSHServerSession, lambda _message: None, ended.append)
+        for message in messages:
+            connection.feed(message)
+            await asyncio.sleep(0)
+        connection.lost()
+        await asyncio.sleep(0)
+        assert len(ended) <= 1
+
+    asyncio.run(main())

@@ -1,0 +1,162 @@
+"""`org.toml`: what it may say, and where it is wrong."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import UNSET
+
+from pitstop_cli.org_file import BadOrgFile, key_lines, read_org_file
+from pitstop_cli.org_words import difference_lines, differences, org_lines
+from pitstop_common.api import OrgLimits, OrgView
+
+WHOLE = """\
+org = "acme"   # ours
+slots = 8
+weight = 2
+pressure = "5m"
+longest_session = "1.5h"
+
+[projects.web]
+slots = 2
+[projects."a.b"]
+slots = 0
+"""
+
+
+def view(**more: Any) -> OrgView:
+    same: dict[str, Any] = {
+        "org": "acme", "configured": False, "slots": 4, "own_slots": None, "used": 3, "debug": 1, "waiting": 1,
+        "weight": 1, "projects": {}, "used_by_project": {"web": 3}, "pressure": 300.0, "longest_session": 7200.0,
+    }  # fmt: skip
+    return OrgView(**same | more)
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(BadOrgFile) as caught:
+        read_org_file(text)
+    return caught.value.lines("org.toml")
+
+
+def test_a_whole_file() -> None:
+    file = read_org_file(WHOLE)
+    assert file.org == "acme"
+    assert file.limits == OrgLimits(
+        slots=8, weight=2, projects={"web": 2, "a.b": 0}, pressure=300.0, longest_session=5400.0
+    )
+    assert read_org_file(WHOLE.replace("\n", "\r\n")) == file
+
+
+def test_what_is_left_out_is_the_default() -> None:
+    limits = read_org_file('org = "acme"').limits
+    assert limits == OrgLimits()
+    assert limits.slots is UNSET and "slots" not in msgspec.to_builtins(limits)
+
+
+def test_every_fault_is_told_with_its_line() -> None:
+    assert faults(
+        'org = "acme"\n\n# slots\nslot = 4\nweight = "2"\npressure = "five"\nlongest-session = "2h"\nslots = -1\n'
+        '[projects.web]\nslots = true\nwieght = 1\n[projects."b c"]\nslots = 1\n[projects.empty]\n'
+    ) == [
+        "org.toml:4: slot: unknown key; did you mean `slots`?",
+        "org.toml:5: weight: must be a whole number, not text",
+        "org.toml:6: pressure: 'five' is not a duration like 90s, 10m or 2h",
+        "org.toml:7: longest-session: unknown key; did you mean `longest_session`?",
+        "org.toml:8: slots: must be at least 0 and at most 100000",
+        "org.toml:10: projects.web.slots: must be a whole number, not true",
+        "org.toml:11: projects.web.wieght: unknown key; known: slots",
+        "org.toml:12: projects.'b c': no project has such a name: letters, digits, dots, - and _, at most 100",
+        "org.toml:14: projects.empty: has no `slots`",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("slots = 4\n", ['org.toml: org: is missing: whose limits are these? org = "acme"']),
+        ('org = "Acme"', ["org.toml:1: org: must be lower-case letters, digits and -, at most 39"]),
+        ('org = "a"\nslots 4\n', ["org.toml:2: not TOML: Expected '=' after a key in a key/value pair"]),
+        ('org = "a"\nslots = [\n', ["org.toml:2: not TOML: Invalid value"]),
+        ('org = "a"\npressure = "25h"',
+         ["org.toml:2: pressure: must be at least 1 and at most 86400"]),
+        ('org = "a"\npressure = nan', ["org.toml:2: pressure: must be at least 1 and at most 86400"]),
+        ('org = "a"\nprojects = 3', ["org.toml:2: projects: must be tables: [projects.web]"]),
+        ('org = "a"\n[projects]\nweb = 2',
+         ["org.toml:3: projects.web: must be a table: [projects.web], and in it slots = 2"]),
+        ('org = """\na"""\nprojects = {web = {slots = "x"}}',
+         ["org.toml:3: projects.web.slots: must be a whole number, not text"]),
+        ("[org]\nname = 1", ["org.toml:1: org: must be lower-case letters, digits and -, at most 39"]),
+    ],
+)  # fmt: skip
+def test_one_fault(text: str, told: list[str]) -> None:
+    assert faults(text) == told
+
+
+def test_faults_without_end_are_cut_off() -> None:
+    told = faults('org = "a"\n' + "\n".join(f"x{n} = 1" for n in range(500)))
+    assert len(told) == 101 and told[1].startswith("org.toml:2: x0: unknown key")
+
+
+_KEY = st.text("abc-_1", min_size=1, max_size=4)
+_SCALAR = st.sampled_from(["1", '"x"', "true", '"""\nlong\n[not.a.table]\n"""', "[\n 1,\n # no\n 2\n]", "1979-05-27"])
+
+
+_STATEMENT = st.one_of(
+    st.sampled_from([("", ""), ("# [projects.x]", "")]),
+    st.tuples(_KEY, _SCALAR),
+    st.tuples(_KEY.map("[{}]".format), st.just("")),
+    st.tuples(st.tuples(_KEY, _KEY).map(".".join), _SCALAR),
+)
+
+
+@given(st.lists(_STATEMENT, max_size=12))
+def test_a_key_is_on_the_line_that_says_it(statements: list[tuple[str, str]]) -> None:
+    text = "\n".join(f"{key} = {value}" if value else key for key, value in statements)
+    try:
+        parsed = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return
+    lines = text.split("\n")
+    found = key_lines(text)
+    assert {path[0] for path in found} == set(parsed)
+    for path, line in found.items():
+        assert str(path[-1]) in lines[line - 1]
+
+
+def test_the_difference_in_words() -> None:
+    wanted = read_org_file(WHOLE).limits
+    before = view(projects={"old": 1, "web": 2})
+    assert list(difference_lines(differences(before, wanted))) == [
+        "  slots               the default -> 8",
+        "  weight              1 -> 2",
+        "  longest_session     2 h -> 1 h 30 min",
+        "  projects.a.b.slots  the default -> no limit",
+        "  projects.old.slots  1 -> the default",
+    ]
+
+
+def test_nothing_differs_from_what_was_applied() -> None:
+    assert differences(view(), OrgLimits()) == []
+    applied = view(own_slots=8, slots=8, weight=2, projects={"web": 2, "a.b": 0}, longest_session=5400.0)
+    assert differences(applied, read_org_file(WHOLE).limits) == []
+
+
+def test_an_org_as_a_page() -> None:
+    assert list(org_lines(view())) == [
+        "org acme  (nothing was set for it)",
+        "  slots            3 of 4 in use, 1 of them for sessions  (the default)",
+        "  waiting          1 job",
+        "  weight           1",
+        "  pressure         idle at most 5 min while others wait",
+        "  longest session  2 h from the first login, extended",
+        "  project web: 3 in use",
+    ]
+    page = list(org_lines(view(configured=True, own_slots=0, slots=0, waiting=2, projects={"web": 2})))
+    assert page[:3] == ["org acme", "  slots            3 in use, no limit, 1 of them for sessions",
+                        "  waiting          2 jobs"]  # fmt: skip
+    assert page[-1] == "  project web: 3 of 2 in use"
