@@ -111,12 +111,28 @@ async def test_a_session_that_somebody_left_open(anybody: Outside) -> None:
 async def test_a_command_that_runs_on_is_nobody_at_work(anybody: Outside) -> None:
     run = await anybody.request("true", org="silent", ssh={"pause": "at_end", "idle_timeout": 1.5})
     await run.paused()
-    entered = asyncio.create_task(run.ssh("while :; do echo tick; sleep 0.1; done"))
+    entered = asyncio.create_task(run.ssh("while :; do echo tick; sleep 0.5; done"))
     await run.hear("ssh.connected")
     await passes_on(anybody, run, "idle")
     done = await entered
     assert done.status == 255 and "nobody was active" in done.err
     await is_over(run, "success", "idle")
+
+
+async def test_a_command_that_computes_is_somebody_at_work_and_one_that_sleeps_is_not(anybody: Outside) -> None:
+    at_work = await anybody.request("true", org="busy-cpu", ssh={"pause": "at_end", "idle_timeout": 4})
+    asleep = await anybody.request("true", org="idle-cpu", ssh={"pause": "at_end", "idle_timeout": 4})
+    await asyncio.gather(at_work.paused(), asleep.paused())
+    computes = asyncio.create_task(at_work.ssh("timeout 7 yes >/dev/null; echo computed; exec sleep 1000"))
+    sleeps = asyncio.create_task(asleep.ssh("sleep 1000"))
+    assert (await asleep.hear("session.expired"))["reason"] == "idle"
+    assert (await sleeps).status == 255
+    assert not at_work.all("session.expired"), "it was cut off at work"
+    assert (await at_work.hear("session.expired"))["reason"] == "idle"
+    done = await computes
+    assert (done.status, done.out) == (255, "computed\n")
+    for run in (at_work, asleep):
+        await is_over(run, "success", "idle")
 
 
 async def test_who_works_on_is_stopped_at_the_maximum_and_coming_back_does_not_start_it_anew(anybody: Outside) -> None:

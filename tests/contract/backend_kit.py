@@ -207,6 +207,17 @@ async def CATCH(running: Running) -> int:
     return 5
 
 
+@script("(while [ ! -e go ]; do :; done) & echo up; wait; echo done; exec sleep 600")
+async def BUSY(running: Running) -> int:
+    running.write(b"up\n")
+    while not (running.folder / "work" / "go").exists():
+        running.cpu += 0.01
+        await asyncio.sleep(0.01)
+    running.write(b"done\n")
+    await asyncio.sleep(600)
+    return 0
+
+
 @script("echo once >>started; echo up; while [ ! -e go ]; do sleep 0.02; done; echo went")
 async def GATE(running: Running) -> int:
     work = running.folder / "work"

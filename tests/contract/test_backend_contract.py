@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
 from tests.contract.backend_kit import (
     BACKGROUND,
+    BUSY,
     CAT,
     CATCH,
     ENV,
@@ -108,6 +109,28 @@ async def test_grown_tells_of_output_as_it_comes(machine: Machine, sandbox: Sand
     assert await soon(process.grown(len("up\n"))) == len("up\nwent\n")
     await soon(process.wait())
     assert await soon(process.grown(10_000)) == len("up\nwent\n")
+
+
+async def test_what_a_process_and_its_children_use_of_the_cpu_is_told(machine: Machine, sandbox: Sandbox) -> None:
+    busy, idle = await sandbox.spawn(shell(BUSY)), await sandbox.spawn(shell(SLEEP, name="idle"))
+    await soon(asyncio.gather(busy.grown(0), idle.grown(0)))
+
+    async def used(least: float) -> Mapping[str, float]:
+        while (found := await sandbox.cpu_seconds())["main"] < least:
+            await asyncio.sleep(0.02)
+        return found
+
+    first = await soon(used(0.1))
+    assert set(first) == {"main", "idle"}
+    more = await soon(used(first["main"] + 0.1))
+    assert more["idle"] == pytest.approx(first["idle"], abs=0.02) and more["idle"] < 0.1
+    (work(machine) / "go").touch()
+    await soon(busy.grown(len("up\n")))
+    assert (await sandbox.cpu_seconds())["main"] >= more["main"]  # the child has ended, and still counts
+    for process in (busy, idle):
+        await process.signal(signal.SIGKILL)
+        await soon(process.wait())
+    assert await sandbox.cpu_seconds() == {}
 
 
 async def test_an_id_is_started_once(machine: Machine, sandbox: Sandbox) -> None:

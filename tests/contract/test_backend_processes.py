@@ -103,6 +103,25 @@ async def test_a_background_process_is_seen_by_a_later_one(sandbox: Sandbox) -> 
     assert "sleep 4321" in said
 
 
+async def test_cpu_of_what_left_its_parent_counts_with_its_session_and_what_left_that_does_not(
+    sandbox: Sandbox,
+) -> None:
+    loop = "while :; do :; done"
+    stays = await sandbox.spawn(shell(f"({loop} &) ; exec sleep 4321"))
+    leaves = await sandbox.spawn(shell(f"setsid sh -c '({loop}) & exit 0'; echo up; exec sleep 4322", name="leaves"))
+    await soon(leaves.grown(0))
+    before = (await sandbox.cpu_seconds())["leaves"]
+    async with asyncio.timeout(20):
+        while (used := await sandbox.cpu_seconds())["main"] < 0.5:
+            await asyncio.sleep(0.05)
+    assert used["leaves"] < before + 0.1
+    _, said = await run(sandbox, "exec ps -eo args=", name="ps")
+    assert len([line for line in said.splitlines() if loop in line]) == 2
+    for each in (stays, leaves):
+        await each.signal(signal.SIGKILL)
+        await soon(each.wait())
+
+
 @pytest.mark.parametrize("ended", [False, True])
 async def test_a_tree_is_killed_whole(sandbox: Sandbox, ended: bool) -> None:
     text = "sleep 4321 & (sleep 4322 & sleep 4323 &) ; echo up; " + ("exit 0" if ended else "exec sleep 4324")

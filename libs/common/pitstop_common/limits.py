@@ -47,6 +47,11 @@ WARN_BEFORE: Final = 120.0
 """A person is warned this long before a session ends, or half its limit when that is shorter."""
 OUTPUT_COUNTS_AFTER_KEY: Final = 300.0
 """Output is activity only this long after a key: a job that prints for ever is not a person at work."""
+CPU_COUNTS_SHARE: Final = 0.1
+"""What people started is at work when it takes this much of one core over a window of activity. A program that draws
+its screen again and again (top, watch) takes far less, one that compiles far more."""
+CPU_COUNTS_LEAST: Final = 0.1
+"""And at least so many seconds of CPU in a window, however short: the kernel counts in ticks of 10 ms."""
 ACTIVITY_INTERVAL: Final = 15.0
 """At most one `ssh.active` a job in this time (or a quarter of the idle limit, when that is shorter)."""
 

@@ -1,17 +1,22 @@
-"""When to say that somebody is active: at once, then at most once an interval, the last time included. Pure."""
+"""When to say that somebody is active: at once, then at most once an interval, the last time included. Pure.
+
+What counts is a method each: keys, a channel opened, output soon after a key, CPU of what people started. Keepalives
+and changes of a window's size are none of them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-from pitstop_common.limits import ACTIVITY_INTERVAL, OUTPUT_COUNTS_AFTER_KEY
+from pitstop_common.limits import ACTIVITY_INTERVAL, CPU_COUNTS_LEAST, CPU_COUNTS_SHARE, OUTPUT_COUNTS_AFTER_KEY
 
 _REDRAWING: Final = 8.0
 """So long after a warning programs may still draw their screens again (they are told to after 5 s), seconds."""
 
 
 class Activity:
-    """Thins out keys and output of all channels of a job. Times are seconds of any one clock."""
+    """Thins out what happens on all channels of a job. Times are seconds of any one clock."""
 
     def __init__(self, idle_timeout: float) -> None:
         """`idle_timeout`: the limit of the session; said at least four times as often as that."""
@@ -22,6 +27,8 @@ class Activity:
         self._said_at = float("-inf")
         self._redrawn = float("-inf")
         self._warned = False
+        self._used: dict[str, float] = {}
+        self._measured = float("-inf")
 
     def key(self, now: float) -> None:
         """Somebody typed."""
@@ -29,9 +36,22 @@ class Activity:
             self._warned, self._said_at = False, float("-inf")
         self._key = self._last = now
 
+    def opened(self, now: float) -> None:
+        """Somebody asked for a shell or a command. No key: what a command prints for ever keeps nobody in."""
+        self._last = now
+
     def output(self, now: float) -> None:
         """Something was shown. It counts for a while after a key, and not longer."""
         if now - self._key <= OUTPUT_COUNTS_AFTER_KEY and now > self._redrawn:
+            self._last = now
+
+    def cpu(self, now: float, used: Mapping[str, float]) -> None:
+        """What each living process of people has used so far, with all that it started, CPU seconds by its id. To be
+        told once an interval. A process that was not there at the last time counts from its start."""
+        spent = sum(max(0.0, seconds - self._used.get(id, 0.0)) for id, seconds in used.items())
+        window = min(now - self._measured, self.interval)
+        self._used, self._measured = dict(used), now
+        if spent >= max(CPU_COUNTS_LEAST, CPU_COUNTS_SHARE * window):
             self._last = now
 
     def warned(self, now: float) -> None:

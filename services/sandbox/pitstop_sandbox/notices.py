@@ -116,7 +116,7 @@ def _how(state: JobState) -> str:
     limits = state.run.session
     until = f"it holds a slot of {state.run.org}"
     until += f", {_minutes(limits.max_duration)} from the first login at most, "
-    until += f"and ends after {_minutes(limits.idle_timeout)} without a key"
+    until += f"and ends when nobody is at work for {_minutes(limits.idle_timeout)}"
     if state.status in (Status.PAUSED, Status.RETRYING, Status.WAITING):
         return f"{VERBS}\n{until}"
     return until
@@ -141,5 +141,5 @@ def status(state: JobState, now: float) -> str:
         lines.append(f"in: {session.user}, for {_minutes(max(0.0, round(now - session.since)))}")
     if state.deadline:
         lines.append(f"waits for somebody until {clock(state.deadline)}")
-    lines.append(f"ends {_minutes(state.run.session.idle_timeout)} after the last key")
+    lines.append(f"ends when nobody is at work for {_minutes(state.run.session.idle_timeout)}")
     return "\n".join(lines)

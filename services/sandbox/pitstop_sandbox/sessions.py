@@ -34,6 +34,8 @@ from pitstop_sandbox.steps import environment, github
 from pitstop_sandbox.transitions import Status
 
 _REMEMBERED: Final = 64
+_CHANNEL: Final = "ssh-"
+"""How the ids of channels' processes begin."""
 LET_OUT: Final = 1.0
 """From an answer to `pitstop-step` until what is inside is killed: its asker is to end by itself, seconds."""
 
@@ -50,7 +52,7 @@ class Sessions(Machine):
         self._activity = Activity(start.run.session.idle_timeout)
         self._saying: asyncio.TimerHandle | None = None
         self._channels = 0
-        self._prefix = f"ssh-{secrets.token_hex(4)}"
+        self._prefix = f"{_CHANNEL}{secrets.token_hex(4)}"
         self._commands: list[Process] = []
         self._answered_at = 0.0
 
@@ -96,6 +98,8 @@ class Sessions(Machine):
         Where the step's folder does not exist (that may be why it failed) it starts in the workspace, or in /."""
         if self._sandbox is None:
             raise BackendError("no_sandbox", "the sandbox is not ready yet")
+        self._activity.opened(self._clock())
+        self._say_active()
         program = environment.session_argv(argv, entry.shell, interactive=pty is not None)
         terminal = pty or Pty()
         folders = list(dict.fromkeys((entry.cwd, self._workspace(), "/")))
@@ -146,6 +150,21 @@ class Sessions(Machine):
         """Something was shown."""
         self._activity.output(self._clock())
         self._say_active()
+
+    async def _measure(self) -> None:
+        while True:
+            await self._until(lambda: bool(self._job.sessions))
+            await asyncio.sleep(self._activity.interval)
+            if self._sandbox is None:
+                continue
+            with contextlib.suppress(BackendError):
+                used = await self._sandbox.cpu_seconds()
+                self._activity.cpu(self._clock(), {id: cpu for id, cpu in used.items() if self._is_of_people(id)})
+                self._say_active()
+
+    def _is_of_people(self, process: str) -> bool:
+        """What they started through ssh, or with `pitstop-step retry`."""
+        return process.startswith(_CHANNEL) or self._job.status is Status.RETRYING
 
     def warned(self) -> None:
         """The people inside were warned of the session's end."""

@@ -178,6 +178,11 @@ class FakeSandbox:
         self.check()
         return {name: FakeHandle(process, ()) for name, process in self._processes.items()}
 
+    async def cpu_seconds(self) -> dict[str, float]:
+        """See `Sandbox`: what their programs say they have used."""
+        self.check()
+        return {name: each.running.cpu for name, each in self._processes.items() if each.exit is None}
+
     async def shells(self) -> tuple[str, ...]:
         """See `Sandbox`."""
         return ("/usr/bin/bash", "/usr/bin/sh")

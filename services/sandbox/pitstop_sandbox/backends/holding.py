@@ -129,6 +129,10 @@ class HeldSandbox:
         """See `Sandbox`."""
         return {about["id"]: self._process(about, ()) for about in await self.ask("list")}
 
+    async def cpu_seconds(self) -> dict[str, float]:
+        """See `Sandbox`."""
+        return dict(await self.ask("cpu"))
+
     def _process(self, about: dict[str, Any], fds: tuple[int, ...]) -> HeldProcess:
         name = about["id"]
         self._note(about)

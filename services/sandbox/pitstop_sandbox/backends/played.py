@@ -45,6 +45,8 @@ class Running:
         self.caught: set[int] = set()
         """Signals that go to `signals` instead of ending the process."""
         self.background: list[asyncio.Task[int]] = []
+        self.cpu = 0.0
+        """CPU time that it has used, seconds: for the program to say."""
         self._fds = fds
         self._told = told
 

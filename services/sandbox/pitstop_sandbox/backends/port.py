@@ -121,6 +121,9 @@ class Sandbox(Protocol):
     async def processes(self) -> dict[str, Process]:
         """All processes ever spawned here by id, ended ones too. Used after `adopt`; their `fds` are ()."""
 
+    async def cpu_seconds(self) -> Mapping[str, float]:
+        """The CPU time so far of each process that runs, by id, with all that it started. Raises BackendError."""
+
     async def shells(self) -> tuple[str, ...]:
         """The interactive shells this image has, best first: a subset of ("bash", "sh"), with full paths."""
 

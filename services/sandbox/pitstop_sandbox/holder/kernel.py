@@ -33,6 +33,7 @@ _RT_SIGACTION: Final = {"x86_64": 13, "aarch64": 134}
 _KEYCTL_JOIN_SESSION_KEYRING: Final = 1
 _PF_EXITING: Final = 0x4
 _CAPABILITY_VERSION_3: Final = 0x20080522
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -142,6 +143,26 @@ def session_members(leader: int) -> list[int]:
         if fields and int(fields[3]) == leader and fields[0] not in "ZX":
             members.append(int(name))
     return members
+
+
+def cpu_seconds(leaders: list[int]) -> dict[int, float]:
+    """The CPU time of each leader's processes so far: of itself, of all that descend from it, and of those of its
+    session whose parents have ended. What has ended counts with the parent that waited for it."""
+    found: dict[int, tuple[int, int, int]] = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        fields = _stat(int(name)) if name.isdigit() else None
+        if fields:
+            found[int(name)] = (int(fields[1]), int(fields[3]), sum(int(field) for field in fields[11:15]))
+    ticks = dict.fromkeys(leaders, 0)
+    for pid, (_, session, used) in found.items():
+        leader, passed = pid, set()
+        while leader in found and leader not in ticks and leader not in passed:
+            passed.add(leader)
+            leader = found[leader][0]
+        leader = leader if leader in ticks else session
+        if leader in ticks:
+            ticks[leader] += used
+    return {leader: used / _TICKS for leader, used in ticks.items()}
 
 
 def children() -> list[int]:

@@ -195,6 +195,11 @@ class Processes:
         if record and record.master >= 0:
             inside.set_size(record.master, columns, rows)
 
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU time so far of each that runs, with all that it started."""
+        running = {each.pid: each.id for each in self.records.values() if each.pid and not each.exit}
+        return {running[pid]: used for pid, used in kernel.cpu_seconds(list(running)).items()}
+
     def kill_starting(self, record: Record) -> None:
         """It has not run after a long time: nobody waits for it any more."""
         if record.pid > 1:

@@ -1,7 +1,7 @@
 """The holder of one sandbox: makes it, serves its socket, and ends with it.
 
-Requests: create (once, from the one who started the holder), hello, spawn, signal, resize, list, remove. Events: exit,
-grew (throttled), lost. One thread; nothing here blocks for longer than a start of the sandbox.
+Requests: create (once, from the one who started the holder), hello, spawn, signal, resize, list, cpu, remove. Events:
+exit, grew (throttled), lost. One thread; nothing here blocks for longer than a start of the sandbox.
 """
 
 from __future__ import annotations
@@ -104,6 +104,9 @@ class Holder:
     def _on_list(self, peer: Peer, request: Message) -> None:
         records = self._processes.records.values()
         self._answer(peer, request, [each.describe() for each in records if each.pid])
+
+    def _on_cpu(self, peer: Peer, request: Message) -> None:
+        self._answer(peer, request, self._processes.cpu_seconds())
 
     def _on_remove(self, peer: Peer, request: Message) -> None:
         self._end("removed")
