@@ -21,7 +21,7 @@ demo: setup ## the main job, told as a timeline (embedded NATS, no Docker)
 	@$(BIN)/python examples/demo.py
 
 test: setup ## every test
-	@sh tools/packages.sh git openssh-client
+	@sh tools/packages.sh git openssh-client openssh-server
 	@$(BIN)/pytest
 
 RUNS ?= 10000
