@@ -57,7 +57,8 @@ async def publish(url: str, body: dict[str, Any]) -> dict[str, Any]:
             await client.subscribe(subject, cb=hear)
         # JetStream answers when the message is stored: from then on it cannot be lost.
         await client.jetstream().publish("run.requested", json.dumps(body).encode())
-        return await asyncio.wait_for(answer, SECONDS)
+        async with asyncio.timeout(SECONDS):
+            return await answer
     finally:
         await client.close()
 

@@ -140,3 +140,14 @@ async def test_an_answer_that_does_not_come_is_waited_for_no_longer_than_said(bu
 
 async def _say_nothing(_: Msg) -> None:
     return None
+
+
+async def test_closing_is_instant_when_the_server_is_gone(nats_server: EmbeddedServer) -> None:
+    bus = await Bus.connect(nats_server.url(), "test")
+    await nats_server.stop(signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while bus.nc.is_connected:
+            await asyncio.sleep(0.01)
+    async with asyncio.timeout(2):
+        await bus.drain(30)
+    assert bus.nc.is_closed

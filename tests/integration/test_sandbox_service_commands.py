@@ -12,7 +12,7 @@ from pitstop_common import subjects
 from pitstop_common.bucket import Bucket
 from pitstop_common.bus import Bus
 from pitstop_common.embedded import EmbeddedServer
-from pitstop_common.messages import Claim, JobFinished, JobPaused, JobResumed, Resume, StepStarted, Stop, encode
+from pitstop_common.messages import Claim, JobFinished, JobPaused, JobResumed, Resume, StepStarted, Stop, Warn, encode
 from pitstop_common.spec import PausePlan
 
 KEY = f"{JOB}.1"
@@ -123,3 +123,20 @@ async def test_what_is_no_command_is_put_away_and_the_next_one_done(
         await scheduler.until(JobFinished)
         await drained(scheduler)
         assert here.value("pitstop_message_process_seconds_count", handler="command", outcome="term") == 3
+
+
+async def test_a_warning_resumes_and_ends_nothing(
+    nats_server: EmbeddedServer, scheduler: Scheduler, tmp_path: Path
+) -> None:
+    async with host(nats_server.url(), tmp_path / "a", Stage(), host_id="host-a") as here:
+        await scheduler.start("exit 1", pause=PausePlan(on_failure=True))
+        await scheduler.until(JobPaused)
+        for left in (120.0, 0.0, -5.0):
+            warn = Warn(org=ORG, run=RUN, job=JOB, attempt=1, reason="idle", left=left, notice="ends soon")
+            await scheduler.tell("host-a", warn)
+        await drained(scheduler)
+        assert here.value("pitstop_sandbox_jobs", state="paused") == 1
+        assert (await scheduler.kinds())[-1] == "JobPaused"
+        await scheduler.tell("host-a", STOP)
+        assert (await scheduler.until(JobFinished)).reason == "cancelled"
+    assert "JobResumed" not in await scheduler.kinds()

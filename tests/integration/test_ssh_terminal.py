@@ -94,8 +94,8 @@ async def test_a_stopped_job_says_so_in_the_terminal_and_closes(ssh: World) -> N
         await person.until("\r\npitstop: idle for 13 min; ends in 2 min\r\n")
         await ssh.host.close_job(JOB, "pitstop: this session was idle too long.", "expired")
         await person.until("\r\npitstop: this session was idle too long.\r\n")
-        await person.until("Received disconnect from 127.0.0.1")
-        await person.until("pitstop: this session was idle too long.")
+        await person.until("Received disconnect from 127.0.0.1")  # without the sentence: it has been read
+        await person.until("pitstop: the session is over.")
         assert await person.ended() == 255
     await ssh.job.until("shell_ended", "cut")
     await ssh.job.until("closed", "ada", "expired")

@@ -70,7 +70,11 @@ def test_good_keys(text: str, tmp_path: Path) -> None:
         (f"{ED25519} {'c' * 9000}", "longer than 8192"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA", "private key"),
     ],
-)
+    ids=[
+        "empty", "no blob", "not base64", "cut", "another type inside", "short", "long", "curve", "no modulus", "small",
+        "dsa", "certificate", "options", "two lines", "control", "too long", "private",
+    ],
+)  # fmt: skip
 def test_bad_keys(text: str, said: str) -> None:
     with pytest.raises(BadKey, match=said) as caught:
         parse_public_key(text)

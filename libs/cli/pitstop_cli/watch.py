@@ -43,7 +43,8 @@ class Watch:
                 yield status
             quick = 3 if self._woken.is_set() else max(0, quick - 1)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), 0.1 if quick else _POLL_SECONDS)
+                async with asyncio.timeout(0.1 if quick else _POLL_SECONDS):
+                    await self._woken.wait()
                 quick = 3
             await asyncio.sleep(_SETTLE_SECONDS)
 

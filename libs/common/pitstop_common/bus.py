@@ -244,11 +244,14 @@ class Bus:
         return reply
 
     async def drain(self, timeout: float = 5.0) -> None:
-        """Flush what was published and close."""
+        """Flush what was published and close; at once when the server is gone."""
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(self.nc.flush(), timeout)
+            async with asyncio.timeout(timeout):
+                if self.nc.is_connected:
+                    await self.nc.flush()
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(self.nc.close(), timeout)
+            async with asyncio.timeout(timeout):
+                await self.nc.close()
 
 
 @contextlib.asynccontextmanager

@@ -119,7 +119,8 @@ class EmbeddedServer:
         except OSError:
             return False
         try:
-            return (await asyncio.wait_for(reader.readline(), 5)).startswith(b"INFO")
+            async with asyncio.timeout(5):
+                return (await reader.readline()).startswith(b"INFO")
         finally:
             writer.close()
 

@@ -72,7 +72,8 @@ class Runtime:
                     yield self
                 finally:
                     with contextlib.suppress(Exception):
-                        await asyncio.wait_for(self.service.stop(), 2)
+                        async with asyncio.timeout(2):
+                            await self.service.stop()
             finally:
                 self._http.close()
         finally:

@@ -114,7 +114,8 @@ class Pull:
         """Stop, as `close`; what has arrived and was not handed out goes back at once, for others to take."""
         if self._sub is not None:
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(self._sub.drain(), 2)  # type: ignore[no-untyped-call]  # all on its way arrives
+                async with asyncio.timeout(2):
+                    await self._sub.drain()  # type: ignore[no-untyped-call]  # all on its way arrives
             self._sub = None
         self._dead = True
         while self._messages:

@@ -58,7 +58,8 @@ async def tend(collector: Collector, metrics: JanitorMetrics, stopping: asyncio.
                 level, failing = logging.DEBUG if failing else logging.WARNING, True  # an outage is said once
                 log.log(level, "%s failed and is tried again: %s", collector.name, error or type(error).__name__)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), _AGAIN_SECONDS)
+                    async with asyncio.timeout(_AGAIN_SECONDS):
+                        await stopping.wait()
     finally:
         with contextlib.suppress(Exception):
             await collector.close()

@@ -45,7 +45,8 @@ class Denials:
     async def close(self) -> None:
         """Publish what waits, within FLUSH_WITHIN."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._queue.join(), FLUSH_WITHIN)
+            async with asyncio.timeout(FLUSH_WITHIN):
+                await self._queue.join()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 

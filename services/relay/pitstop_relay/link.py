@@ -235,7 +235,8 @@ class Links:
             dialling.cancel()
         await asyncio.gather(*self._dialling.values(), return_exceptions=True)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._server.wait_closed(), 2)
+            async with asyncio.timeout(2):
+                await self._server.wait_closed()
 
     # -- what a link calls -----------------------------------------------------------------------------------------
 

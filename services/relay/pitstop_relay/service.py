@@ -88,7 +88,8 @@ class Relay:
         for guest in tuple(self._guests):
             guest.dismiss("relay_stopped", _GOODBYE)
         try:
-            await asyncio.wait_for(self._empty.wait(), LEAVE_WITHIN)
+            async with asyncio.timeout(LEAVE_WITHIN):
+                await self._empty.wait()
         except TimeoutError:
             log.warning("%d clients did not leave", len(self._guests))
         await self.links.close()

@@ -110,7 +110,7 @@ class SshHost:
             visitor.warn(text)
 
     async def close_job(self, job: str, notice: str, reason: str = "stopped") -> None:
-        """End all connections into a job: each terminal shows `notice`, and so does the ssh client at its end.
+        """End all connections into a job: each terminal shows `notice`; a client without one says it at its end.
         Returns when their processes have ended. `reason` is that of `ssh.closed`."""
         await self._dismiss(lambda visitor: visitor.job == job, reason, notice)
 
@@ -136,7 +136,7 @@ class SshHost:
         reading = False
         for visitor, _task in visits:
             shown = visitor.notice(text)
-            visitor.close(reason, text, READ_WITHIN if shown else 0)
+            visitor.close(reason, "" if shown else text, READ_WITHIN if shown else 0)
             reading = reading or shown
         if visits:
             await asyncio.wait([task for _visitor, task in visits], timeout=CLOSE_WITHIN)

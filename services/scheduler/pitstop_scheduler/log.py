@@ -131,8 +131,8 @@ class Log:
             return self.state.watermark >= sequence
 
         try:
-            async with self.changed:
-                await asyncio.wait_for(self.changed.wait_for(decided), timeout)
+            async with asyncio.timeout(timeout), self.changed:
+                await self.changed.wait_for(decided)
         except TimeoutError:
             raise Unavailable("stored, but no scheduler has decided on it yet") from None
 

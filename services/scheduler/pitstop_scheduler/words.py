@@ -21,7 +21,7 @@ def farewell(reason: str, by: str) -> str:
 
 def warning(reason: ExpiryReason, left: float, job: str) -> str:
     """What ends in `left` seconds, and how to keep it."""
-    time = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+    time = f"{left / 60:.0f} min" if left >= 90 else f"{max(1, round(left))} s"  # "in 0 s" reads like too late
     if reason == "max_duration":
         return f"this session reaches its maximum duration in {time}: `pitstop extend {job} 30m` keeps it"
     why = "other runs wait for this slot, and nobody types here" if reason == "pressure" else "nobody types here"

@@ -108,7 +108,8 @@ class Child:
             delay = backoff.after(loop.time() - born)
             self._say(f"{self.name} {_ended(code)}; starting it again in {delay:.1f} s{self._news(size)}")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._stopping.wait()
 
     async def _live(self) -> int:
         self._ready_file.unlink(missing_ok=True)
