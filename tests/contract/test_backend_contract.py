@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -34,23 +34,8 @@ from pitstop_sandbox.backends.port import Backend, BackendError, Exit, Sandbox, 
 
 
 @pytest.fixture(params=["fake", "namespaces"])
-async def machine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Machine]:
-    made = Machine(request.param, tmp_path)
-    works, why = await made.backend().probe()
-    if not works:
-        pytest.skip(f"{request.param}: {why}")
-    yield made
-    await made.end()
-
-
-@pytest.fixture
-def backend(machine: Machine) -> Backend:
-    return machine.backend()
-
-
-@pytest.fixture
-async def sandbox(machine: Machine, backend: Backend) -> Sandbox:
-    return await machine.create(backend)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def work(machine: Machine) -> Path:

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -45,26 +44,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
-    made = Machine("namespaces", tmp_path)
-    works, why = await made.backend().probe()
-    if not works:
-        pytest.skip(f"namespaces: {why}")
-    yield made
-    await made.end()
-
-
-@pytest.fixture
-def backend(machine: Machine) -> Backend:
-    return machine.backend()
-
-
-@pytest.fixture
-async def sandbox(machine: Machine, backend: Backend) -> Sandbox:
-    return await machine.create(backend)
 
 
 async def start_host(folder: Path) -> asyncio.subprocess.Process:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,26 +21,6 @@ INSIDE_STATUS = {
     "CapAmb": "0000000000000000",
     "NoNewPrivs": "1",
 }
-
-
-@pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
-    made = Machine("namespaces", tmp_path)
-    works, why = await made.backend().probe()
-    if not works:
-        pytest.skip(f"namespaces: {why}")
-    yield made
-    await made.end()
-
-
-@pytest.fixture
-def backend(machine: Machine) -> Backend:
-    return machine.backend()
-
-
-@pytest.fixture
-async def sandbox(machine: Machine, backend: Backend) -> Sandbox:
-    return await machine.create(backend)
 
 
 async def refused(sandbox: Sandbox, text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -24,26 +23,6 @@ from tests.contract.backend_kit import (
 )
 
 from pitstop_sandbox.backends.port import Backend, BackendError, Exit, Sandbox, Spawn
-
-
-@pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
-    made = Machine("namespaces", tmp_path)
-    works, why = await made.backend().probe()
-    if not works:
-        pytest.skip(f"namespaces: {why}")
-    yield made
-    await made.end()
-
-
-@pytest.fixture
-def backend(machine: Machine) -> Backend:
-    return machine.backend()
-
-
-@pytest.fixture
-async def sandbox(machine: Machine, backend: Backend) -> Sandbox:
-    return await machine.create(backend)
 
 
 async def test_ten_megabytes_are_spooled_whole_and_in_order(sandbox: Sandbox) -> None:
