@@ -16,6 +16,7 @@ _VERBS: Final = {
     "up": "Start the whole system on this machine.",
     "run": "Request a run of a workflow file, and follow it.",
     "ssh": "Step into a job.",
+    "exec": "Run one command in a job, and say how it ended.",
     "status": "Show a run, or the newest ones.",
     "logs": "Show the output of a run.",
     "ls": "List runs, or who holds which slot (--ssh).",
@@ -30,7 +31,7 @@ _VERBS: Final = {
     "serve": "Run one service: scheduler, sandbox, relay or janitor.",
 }
 _GROUPS: Final = {
-    "Main": ("up", "run", "ssh", "status", "logs"),
+    "Main": ("up", "run", "ssh", "exec", "status", "logs"),
     "Manage": ("ls", "extend", "cancel", "keys", "dlq"),
     "Operate": ("org", "apply", "doctor", "verify", "serve"),
 }

@@ -48,7 +48,7 @@ async def _ssh(
     from pitstop_cli.terminal import command_line, enter, ssh_argv
 
     async with connect(target) as client:
-        entry, address = await _enterable(client, run, job, wait)
+        entry, address = await enterable(client, run, job, wait)
     argv = ssh_argv(address, identity=identity)
     if info:
         _tell(entry, address, command_line(argv), as_json=as_json)
@@ -59,7 +59,7 @@ async def _ssh(
     return await enter([*argv, *(("--", *arguments) if arguments else ())])
 
 
-async def _enterable(client: Client, run: str, job: str, wait: float) -> tuple[dict[str, Any], dict[str, Any]]:
+async def enterable(client: Client, run: str, job: str, wait: float) -> tuple[dict[str, Any], dict[str, Any]]:
     """The job and its address, as soon as it can be entered. Raises Failure when it never can."""
     from pitstop_cli.watch import address_of, watching
 
