@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pitstop_common import messages as m
+from pitstop_common.limits import RETRIES
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.decide import decide
+from pitstop_scheduler.draft import Draft
 from pitstop_scheduler.fold import fold
 from pitstop_scheduler.model import State
 from pitstop_scheduler.tick import Stored
@@ -36,6 +38,7 @@ class World(RuleBasedStateMachine):
         self.sequence = self.head = self.runs = self.number = 0
         self.clock = 1000.0
         self.told: list[m.Fact] = []
+        self.entered: set[str] = set()
         self.serials: dict[tuple[str, int], int] = {}
         self.incarnations = dict.fromkeys(HOSTS, 1)
         self.waiting: list[Stored] = []
@@ -55,6 +58,9 @@ class World(RuleBasedStateMachine):
         for job in self.jobs("running")[::2]:
             self.report(job, HOSTS[0], m.JobPaused, reason="on_failure", so_far="failure")
         self.tick()
+        for job in self.jobs("paused")[::2]:
+            self.report(job, HOSTS[0], m.SshConnected, session=f"s{job.id}", user="ada", fingerprint="f")
+        self.tick()
 
     # -- the log ---------------------------------------------------------------------------------------------------
 
@@ -64,6 +70,10 @@ class World(RuleBasedStateMachine):
         record = c.Record(1, self.head, "me", max(watermark, self.state.watermark), now, published, changes,
                           self.head - 1)  # fmt: skip
         record = c.decode_record(c.encode_record(record))
+        for change in record.changes:
+            if isinstance(change, c.Entered):
+                self.entered.add(change.job)
+            assert not isinstance(change, c.Retried) or change.job not in self.entered
         self.log.append((record, self.head))
         self.checker.take(self.head, record)
         fold(self.state, record, self.head)
@@ -93,13 +103,14 @@ class World(RuleBasedStateMachine):
 
     # -- publishers and people -------------------------------------------------------------------------------------
 
-    @rule(org=st.sampled_from(ORGS), jobs=st.integers(1, 3), priority=st.integers(0, 2), resume=st.booleans())
-    def request(self, org: str, jobs: int, priority: int, resume: bool) -> None:
+    @rule(org=st.sampled_from(ORGS), jobs=st.integers(1, 3), priority=st.integers(0, 2), resume=st.booleans(),
+          retry=st.booleans())  # fmt: skip
+    def request(self, org: str, jobs: int, priority: int, resume: bool, retry: bool = True) -> None:
         self.runs += 1
         run = f"r{self.runs}"
         accepted = tuple(m.AcceptedJob(job=f"{run}-{n}", key=f"k{n}", pool="default") for n in range(1, jobs + 1))
         self.say(m.RunAccepted(id=run, time="", org=org, run=run, project="web", request=run, jobs=accepted,
-                               priority=priority, source=f"REQ:{self.runs}",
+                               priority=priority, source=f"REQ:{self.runs}", retry="infrastructure" if retry else "",
                                on_expiry="resume" if resume else "cancel"))  # fmt: skip
 
     @precondition(lambda self: self.runs)
@@ -161,7 +172,9 @@ class World(RuleBasedStateMachine):
             (m.JobPaused, {"reason": "on_failure", "so_far": "failure"}),
             (m.JobResumed, {"choice": "continue"}),
             (m.JobFinished, {"result": "failure"}),
+            (m.JobFinished, {"result": "error", "reason": "host_isolated"}),
             (m.SandboxFailed, {"reason": "sandbox_failed"}),
+            (m.SandboxFailed, {"reason": "image_missing"}),
             (m.SshConnected, {"session": f"s{self.sequence}", "user": "ada", "fingerprint": "f"}),
             (m.SshActive, {"age": 1.0}),
         ]
@@ -173,6 +186,16 @@ class World(RuleBasedStateMachine):
     def lost(self, host: str) -> None:
         self.say(m.SandboxLost(id=f"l{self.sequence}", time="", org="_", run="_", host=host,
                                incarnation=str(self.incarnations[host])))  # fmt: skip
+
+    @precondition(lambda self: self.jobs("starting", "running", "paused", "stopping"))
+    @rule(data=st.data())
+    def one_lost(self, data: st.DataObject) -> None:
+        """The janitor finds a job that no living host holds; it may not be claimed yet."""
+        job = data.draw(st.sampled_from(self.jobs("starting", "running", "paused", "stopping")))
+        run = self.state.runs[job.run]
+        self.say(m.SandboxLost(id=f"l{self.sequence}", time="", org=run.org, run=run.id, job=job.id,
+                               attempt=job.attempt, host=job.host or HOSTS[0],
+                               incarnation=job.incarnation or "1"))  # fmt: skip
 
     # -- the janitor, and an unreliable world ------------------------------------------------------------------------
 
@@ -203,11 +226,30 @@ class World(RuleBasedStateMachine):
         for job in self.state.jobs.values():
             assert not job.deadline or job.status == "paused"
 
+    @invariant()
+    def a_job_is_tried_again_once_where_it_may_and_by_nobody_entered(self) -> None:
+        for job in self.state.jobs.values():
+            assert len(job.earlier) <= RETRIES and job.attempt <= 1 + len(job.earlier)
+            assert not job.earlier or self.state.runs[job.run].retry
+            if job.status == "queued":
+                fresh = (job.host, job.sessions, job.seen, job.first_login, job.deadline, job.serial)
+                assert fresh == ("", frozenset(), frozenset(), 0, 0, 0)
+
+    @invariant()
+    def queues_are_in_the_order_in_which_jobs_came(self) -> None:
+        for ranks in self.state.queues.values():
+            for jobs in ranks.values():
+                places = [self.state.place(job) for job in jobs]
+                assert places == sorted(places)
+        draft = Draft(self.state)
+        assert [list(draft.waiting(org)) for org in ORGS] == [list(self.state.waiting(org)) for org in ORGS]
+
     def teardown(self) -> None:
         self.tick()
         before = fingerprint(self.state)
         for fact in self.told:
-            if not isinstance(fact, m.OrgConfigured | m.RunCancel | m.SandboxLost):
+            hosts = isinstance(fact, m.SandboxLost) and not fact.job
+            if not hosts and not isinstance(fact, m.OrgConfigured | m.RunCancel):
                 self.store(fact)
         self.clock = self.state.now
         granted = {(change.job, change.attempt) for change in decide(self.state, [], self.state.now).changes

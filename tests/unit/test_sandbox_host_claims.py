@@ -72,7 +72,7 @@ def view(status: JobStatus, attempt: int) -> JobView:
                    attempt=attempt)  # fmt: skip
 
 
-@pytest.mark.parametrize("status", ["queued", "starting", "running", "paused"])
+@pytest.mark.parametrize("status", ["starting", "running", "paused"])
 def test_an_attempt_that_the_log_has_goes_on(status: JobStatus) -> None:
     verdict = judge(START, view(status, 2))
     assert (verdict.stop, verdict.over) == (None, False)
@@ -80,6 +80,11 @@ def test_an_attempt_that_the_log_has_goes_on(status: JobStatus) -> None:
 
 def test_a_log_that_lags_ends_nothing() -> None:
     assert judge(START, view("finished", 1)).stop is None
+
+
+def test_an_attempt_whose_job_waits_to_be_tried_again_is_not_taken_up() -> None:
+    verdict = judge(START, view("queued", START.attempt))
+    assert verdict.over and verdict.stop is not None and verdict.stop.reason == "superseded"
 
 
 @pytest.mark.parametrize(

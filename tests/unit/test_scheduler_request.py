@@ -189,7 +189,7 @@ def test_brackets_in_strings_are_not_nesting() -> None:
         ({"jobs": "a"}, "/jobs", "must be a list, not text"),
         ({"inputs": {"a": 1}}, "/inputs", "not supported yet"),
         ({"secrets": ["a"]}, "/secrets", "not supported yet"),
-        ({"retry": "infrastructure"}, "/retry", "not supported yet"),
+        ({"retry": "always"}, "/retry", "one of"),
         ({"rerun_of": "x"}, "/rerun_of", "not supported yet"),
         ({"source": {"patch": "x", "git": "/x"}}, "/source/patch", "not supported yet"),
         ({"source": {"git": "https://t0ken@h/x"}}, "/source/git", "credential"),

@@ -88,6 +88,7 @@ class _Attendant:
         text = words.queued(entry) if job["status"] == "queued" else words.state(entry)
         if job["status"] == "paused" and (held := words.slot(entry, time.time())):
             text += f"; {held}"
+        text += words.again(job)
         if self._said.get(job["job"]) != text:
             self._said[job["job"]] = text
             if self._follower.free.is_set():

@@ -53,7 +53,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan(
     *, org: str, request: str, project: str, workflow: str, name: str, jobs: Sequence[str], source: dict[str, str],
-    ssh: SshOptions, priority: int = 0,
+    ssh: SshOptions, priority: int = 0, retry: str = "",
 ) -> Plan:  # fmt: skip
     """Check all that can be checked here. `name` is the workflow's file name for messages. Raises Failure (exit 2)."""
     specs = _compiled(workflow, name, run_id(org, request), jobs)
@@ -63,6 +63,8 @@ def plan(
         body["jobs"] = list(jobs)
     if priority:
         body["priority"] = priority
+    if retry:
+        body["retry"] = retry
     block = _ssh_block(ssh)
     if block:
         body["ssh"] = block

@@ -89,8 +89,7 @@ def job_lines(entry: dict[str, Any], now: float) -> Iterator[str]:
     """A job: state, way in, slot, who is let in, steps."""
     job, report = entry["job"], entry.get("report") or {}
     words = queued(entry) if job["status"] == "queued" else state(entry)
-    again = f"  (attempt {job['attempt']})" if job["attempt"] > 1 else ""
-    yield f"job {job['job']}  {plain(job['key'])}  {words}{again}"
+    yield f"job {job['job']}  {plain(job['key'])}  {words}{again(job)}"
     address = report.get("ssh")
     if address and job["status"] in {"running", "paused"}:
         yield f"  {plain(address['command'])}"
@@ -107,6 +106,13 @@ def job_lines(entry: dict[str, Any], now: float) -> Iterator[str]:
     names = entry.get("steps") or []
     for index in range(len(done), len(names)):
         yield f"  {index + 1:>3}. {plain(names[index])}"
+
+
+def again(job: dict[str, Any]) -> str:
+    """`  (attempt 2; attempt 1 was lost: host_lost)`; empty at the first."""
+    lost = [f"attempt {number} was lost: {plain(why)}" for number, why in enumerate(job.get("earlier") or (), 1)]
+    words = [f"attempt {job['attempt']}"] if job["attempt"] > 1 else []
+    return f"  ({'; '.join([*words, *lost])})" if words or lost else ""
 
 
 def step_line(step: dict[str, Any]) -> str:

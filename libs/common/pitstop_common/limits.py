@@ -62,6 +62,8 @@ ORPHAN_GRACE: Final = 90.0
 """A holder without its host process, or a host without NATS, ends its job after this long."""
 OWNER_TTL: Final = 2
 """The liveness key of a partition's owner. Safety does not rest on it: the epoch record is the fence."""
+RETRIES: Final = 1
+"""How often a job is tried again whose host was lost, where the request allows it."""
 KNOWN_FOR: Final = 7 * 24 * 3600.0
 """A request that comes again so long after its run has ended is a new run."""
 STOP_DEADLINE: Final = 30.0

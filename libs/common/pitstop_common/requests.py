@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from pitstop_common import limits
-from pitstop_common.spec import OnExpiry, Shell
+from pitstop_common.spec import OnExpiry, Retry, Shell
 
 PauseAt = Literal["after_step", "before_step", "on_failure", "at_end"]
 
@@ -117,7 +117,9 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     priority: Annotated[int, Meta(ge=-limits.MAX_PRIORITY, le=limits.MAX_PRIORITY)] = 0
     ssh: SshRequest = SshRequest()
     inputs: dict[str, Any] = {}
-    """Not supported yet, as secrets, retry and rerun_of: only empty ones are accepted."""
+    """Not supported yet, as secrets and rerun_of: only empty ones are accepted."""
     secrets: list[str] = []
-    retry: str = ""
+    retry: Retry = ""
+    """infrastructure: a job that nobody has entered, and whose host is lost or cannot make its sandbox, is tried once
+    more."""
     rerun_of: str = ""

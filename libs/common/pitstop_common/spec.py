@@ -9,6 +9,7 @@ import msgspec
 Condition = Literal["success", "failure", "always", "cancelled"]
 Shell = Literal["", "bash", "sh", "python", "pwsh"]
 OnExpiry = Literal["cancel", "resume"]
+Retry = Literal["", "infrastructure"]
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +92,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     source: Source = Source()
     session: SessionPolicy = SessionPolicy()
     priority: int = 0
+    retry: Retry = ""
+    """infrastructure: a job whose host is lost, or cannot make its sandbox, is tried once more."""
     trace: str = ""
     created: str = ""
     """RFC 3339, the server's time stamp of the request."""

@@ -23,7 +23,7 @@ FACTS: Final = (
 """What the scheduler's log takes in. Written by intake, hosts, relays and the janitor."""
 
 EVENTS: Final = (
-    "run.queued", "run.started", "run.finished", "run.rejected", "run.duplicate",
+    "run.queued", "run.started", "run.finished", "run.rejected", "run.duplicate", "job.retried",
     "session.expiring", "session.extended",
 )  # fmt: skip
 """What the scheduler says. Written by the owner of the log only."""

@@ -35,6 +35,7 @@ class Queued(Change, frozen=True, array_like=True, tag="q"):
     on_expiry: Literal["cancel", "resume"]
     position: int
     cause: str
+    retry: bool = False
 
 
 class Duplicate(Change, frozen=True, array_like=True, tag="d"):
@@ -171,6 +172,15 @@ class Continued(Change, frozen=True, array_like=True, tag="n"):
     cause: str
 
 
+class Retried(Change, frozen=True, array_like=True, tag="j"):
+    """An attempt is lost, by no fault of the job: it goes back to its old place in the queue. Frees what it held."""
+
+    job: str
+    attempt: int
+    reason: str
+    cause: str
+
+
 class Ended(Change, frozen=True, array_like=True, tag="f"):
     """Nothing of the job is left. Frees what it held."""
 
@@ -250,8 +260,8 @@ class Defaults(Change, frozen=True, array_like=True, tag="k"):
 
 AnyChange = (
     Queued | Duplicate | Granted | Claimed | Ready | Paused | Resumed | Entered | Left | Active | Deadline | Warned
-    | Extended | Pressed | Stopped | Continued | Ended | Stray | RunEnded | Reported | Room | HostLost | Limits
-    | Defaults
+    | Extended | Pressed | Stopped | Continued | Retried | Ended | Stray | RunEnded | Reported | Room | HostLost
+    | Limits | Defaults
 )  # fmt: skip
 
 

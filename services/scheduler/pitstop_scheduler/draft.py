@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import merge
+from itertools import chain
 
 import msgspec
 
@@ -17,8 +19,10 @@ class Draft(State):
         self._below = below
         self.now, self.watermark = below.now, below.watermark
         self.org_slots, self.project_slots, self.pool_slots = below.org_slots, below.project_slots, below.pool_slots
-        self.turn = below.turn
+        self.turn, self.placed = below.turn, below.placed
         self._gone: set[str] = set()
+        self._back: set[tuple[str, int]] = set()
+        """Queues (org, priority) to which a job has come back: its place is among older ones."""
 
     def job(self, id: str) -> Job | None:
         return self.jobs.get(id) or self._below.job(id)
@@ -52,8 +56,9 @@ class Draft(State):
         mine = self.queues.get(org, {})
         theirs = self._below.queues.get(org, {})
         for priority in sorted({*mine, *theirs}, reverse=True):
-            yield from (job for job in theirs.get(priority, ()) if job not in self._gone)
-            yield from tuple(mine.get(priority, ()))
+            older = (job for job in theirs.get(priority, ()) if job not in self._gone)
+            newer = tuple(mine.get(priority, ()))
+            yield from merge(older, newer, key=self.place) if (org, priority) in self._back else chain(older, newer)
 
     def waiting_orgs(self) -> Iterator[str]:
         yield from {**self._below.queues, **self.queues}
@@ -87,6 +92,10 @@ class Draft(State):
         if id not in self.pools:
             self.pools[id] = msgspec.structs.replace(self._below.pool(id))
         return self.pools[id]
+
+    def requeue(self, org: str, priority: int, job: str) -> None:
+        super().requeue(org, priority, job)
+        self._back.add((org, priority))
 
     def dequeue(self, org: str, priority: int, job: str) -> None:
         super().dequeue(org, priority, job)

@@ -227,6 +227,16 @@ def _continued(scope: _Scope, change: c.Continued) -> Iterator[Effect]:
     yield _command(scope, job.host, resume, run.trace)
 
 
+def _retried(scope: _Scope, change: c.Retried) -> Iterator[Effect]:
+    found = _find(scope, change.job)
+    if found is None:
+        return
+    job, run = found
+    event = m.JobRetried(**_base(scope, run, change.cause), reason=change.reason)
+    yield _event(scope, msgspec.structs.replace(event, job=job.id, attempt=change.attempt), run.trace)
+    yield View(run.id, job.id)
+
+
 def _stray(scope: _Scope, change: c.Stray) -> Iterator[Effect]:
     stop = m.Stop(org=change.org, run=change.run, job=change.job, attempt=change.attempt, result="cancellation",
                   reason="superseded", notice="this attempt is over", cause=change.cause)  # fmt: skip
@@ -260,5 +270,5 @@ _HANDLERS: dict[type[Any], Callable[[_Scope, Any], Iterator[Effect]]] = {
     c.Queued: _queued, c.Duplicate: _duplicate, c.Granted: _granted, c.Claimed: _job_view, c.Ready: _job_view,
     c.Paused: _job_view, c.Resumed: _job_view, c.Entered: _job_view, c.Left: _job_view, c.Active: _job_view,
     c.Deadline: _deadline, c.Warned: _warned, c.Extended: _extended, c.Stopped: _stopped, c.Continued: _continued,
-    c.Stray: _stray, c.Ended: _job_view, c.RunEnded: _run_ended, c.Reported: _reported,
+    c.Stray: _stray, c.Retried: _retried, c.Ended: _job_view, c.RunEnded: _run_ended, c.Reported: _reported,
 }  # fmt: skip

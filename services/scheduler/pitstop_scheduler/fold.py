@@ -16,6 +16,7 @@ from pitstop_scheduler.transitions import (
     PAUSED,
     READY,
     RESUMED,
+    RETRIED,
     STOPPED,
     after,
 )
@@ -45,7 +46,7 @@ def _queued(state: State, change: c.Queued) -> None:
     run = Run(
         change.run, change.org, change.project, change.request, change.actor, change.priority, change.source,
         change.trace, tuple(job for job, *_ in change.jobs), change.connect_window, change.idle_timeout,
-        change.max_duration, change.on_expiry, created=state.now,
+        change.max_duration, change.on_expiry, created=state.now, retry=change.retry, place=state.placed + 1,
     )  # fmt: skip
     state.add(run, [Job(id, run.id, key, pool, offers, queued=state.now) for id, key, pool, offers in change.jobs])
     for job in run.jobs:
@@ -130,6 +131,17 @@ def _stopped(state: State, change: c.Stopped) -> None:
     job.result, job.reason = change.result, change.reason
 
 
+def _retried(state: State, change: c.Retried) -> None:
+    job = _move(state, change.job, RETRIED)
+    job.earlier = (*job.earlier, change.reason)
+    job.host = job.incarnation = job.pause = ""
+    job.so_far, job.sessions, job.seen = "success", frozenset(), frozenset()
+    job.granted = job.paused = job.active = job.keep_until = 0
+    job.serial, job.queued = 0, state.now
+    run = state.edit_run(job.run)
+    state.requeue(run.org, run.priority, job.id)
+
+
 def _ended(state: State, change: c.Ended) -> None:
     job = _move(state, change.job, ENDED)
     job.result, job.reason, job.finished = change.result, change.reason, state.now
@@ -201,7 +213,7 @@ def _move(state: State, id: str, change: str) -> Job:
 _HANDLERS: dict[type[Any], Callable[[State, Any], None]] = {
     c.Queued: _queued, c.Granted: _granted, c.Claimed: _claimed, c.Ready: _ready, c.Paused: _paused,
     c.Resumed: _resumed, c.Entered: _entered, c.Left: _left, c.Active: _active, c.Deadline: _deadline,
-    c.Warned: _warned, c.Extended: _extended, c.Pressed: _pressed, c.Stopped: _stopped, c.Ended: _ended,
-    c.RunEnded: _run_ended, c.Room: _room, c.HostLost: _host_lost, c.Reported: _reported, c.Limits: _limits,
-    c.Defaults: _defaults,
+    c.Warned: _warned, c.Extended: _extended, c.Pressed: _pressed, c.Stopped: _stopped, c.Retried: _retried,
+    c.Ended: _ended, c.RunEnded: _run_ended, c.Room: _room, c.HostLost: _host_lost, c.Reported: _reported,
+    c.Limits: _limits, c.Defaults: _defaults,
 }  # fmt: skip

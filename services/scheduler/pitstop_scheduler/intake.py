@@ -183,7 +183,7 @@ def _accepted(spec: RunSpec, source: str, created: float) -> m.RunAccepted:
         request=spec.request, cause=source, actor=spec.actor, priority=spec.priority,
         jobs=tuple(m.AcceptedJob(job=job.job, key=job.key, pool=job.pool, ssh=job.pause.any) for job in spec.jobs),
         connect_window=session.connect_window, idle_timeout=session.idle_timeout, max_duration=session.max_duration,
-        on_expiry=session.on_expiry, trace=spec.trace, source=source,
+        on_expiry=session.on_expiry, retry=spec.retry, trace=spec.trace, source=source,
     )  # fmt: skip
 
 

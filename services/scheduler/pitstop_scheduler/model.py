@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from copy import copy
 from itertools import islice
@@ -15,6 +15,7 @@ import msgspec
 
 from pitstop_common.limits import KNOWN_FOR, LONGEST_SESSION, PRESSURE
 from pitstop_common.messages import ExpiryReason, JobStatus, PauseReason, Result
+from pitstop_scheduler.queues import Queues
 
 _KNOWN_STEP: Final = 600.0
 """Known runs are forgotten in bundles of so many seconds."""
@@ -54,6 +55,8 @@ class Job(msgspec.Struct, omit_defaults=True, gc=False):
     finished: float = 0
     serial: int = 0
     """Of the newest report: older facts of the attempt change nothing."""
+    earlier: tuple[str, ...] = ()
+    """Why earlier attempts were lost."""
 
 
 class Run(msgspec.Struct, omit_defaults=True, gc=False):
@@ -77,6 +80,9 @@ class Run(msgspec.Struct, omit_defaults=True, gc=False):
     finished: float = 0
     result: Result | Literal[""] = ""
     reason: str = ""
+    retry: bool = False
+    place: int = 0
+    """Counts runs up as they come: a job that is tried again finds its old place in the queue by it."""
 
 
 class Org(msgspec.Struct):
@@ -114,10 +120,11 @@ class Pool(msgspec.Struct):
     slots: int = 0
 
 
-class State:
-    """The fold. Queues are ordered: by priority (highest first), then by age."""
+class State(Queues):
+    """The fold."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.epoch = 0
         self.owner = ""
         self.head = 0
@@ -127,12 +134,13 @@ class State:
         self.org_slots = self.project_slots = self.pool_slots = 0
         self.turn = 0.0
         """Virtual time of the weighted round: the turn of the org that was served last."""
+        self.placed = 0
+        """How many runs were queued so far."""
         self.jobs: dict[str, Job] = {}
         self.runs: dict[str, Run] = {}
         self.orgs: dict[str, Org] = {}
         self.hosts: dict[str, Host] = {}
         self.pools: dict[str, Pool] = {}
-        self.queues: dict[str, dict[int, OrderedDict[str, None]]] = {}
         self.ended: deque[tuple[int, str]] = deque()
         self.known: dict[str, str] = {}
         """Ended runs that have left the fold, with their source: their requests stay duplicates. Oldest first."""
@@ -178,23 +186,15 @@ class State:
         living = self.run(run)
         return living.source if living else self.known.get(run)
 
-    def waiting(self, org: str) -> Iterator[str]:
-        """The queued jobs of an org, next first."""
-        queues = self.queues.get(org, {})
-        for priority in sorted(queues, reverse=True):
-            yield from queues[priority]
-
-    def waiting_orgs(self) -> Iterator[str]:
-        """Orgs with queued jobs."""
-        yield from self.queues
+    def place(self, job: str) -> tuple[int, int]:
+        """When it came: sorts the jobs of a queue."""
+        found = self.job(job)
+        run = self.run(found.run) if found else None
+        return (run.place, run.jobs.index(job)) if run else (0, 0)
 
     def pressed_orgs(self) -> set[str]:
         """Orgs whose sessions are under pressure."""
         return {id for id, org in self.orgs.items() if org.pressed}
-
-    def ahead(self, org: str, priority: int) -> int:
-        """How many queued jobs of an org go before a new one of that priority."""
-        return sum(len(jobs) for rank, jobs in self.queues.get(org, {}).items() if rank >= priority)
 
     # -- changing (fold only) ----------------------------------------------------------------------------------------
 
@@ -235,22 +235,9 @@ class State:
     def add(self, run: Run, jobs: list[Job]) -> None:
         """A new run."""
         self.runs[run.id] = run
+        self.placed = run.place
         for job in jobs:
             self.jobs[job.id] = job
-
-    def enqueue(self, org: str, priority: int, job: str) -> None:
-        """Last in its priority."""
-        self.queues.setdefault(org, {}).setdefault(priority, OrderedDict())[job] = None
-
-    def dequeue(self, org: str, priority: int, job: str) -> None:
-        """Out of the queue; no error when it is not in it."""
-        queues = self.queues.get(org, {})
-        if priority in queues:
-            queues[priority].pop(job, None)
-            if not queues[priority]:
-                del queues[priority]
-                if not queues:
-                    del self.queues[org]
 
     def forget(self, published_to: int) -> None:
         """Let go of runs that ended in records whose effects are all out, and of known ones that ended long ago."""

@@ -125,13 +125,16 @@ class Reading:
 
     async def _report(self, view: m.JobView) -> tuple[m.JobReport | None, str]:
         reported = self._log.reports.get(view.job)
-        if reported is not None:
+        if view.status == "queued":  # an earlier attempt was lost, and what it said with it
+            return None, ""
+        if reported is not None and reported.attempt == view.attempt:
             return m.decode_report(reported.report), reported.message
         with contextlib.suppress(Unavailable):
             entry = await self._runs.get(f"{view.org}.{view.run}.{view.job}.report")
             if entry is not None and entry.value is not None:
                 stored = m.decode_report_view(entry.value)
-                return stored.report, stored.message
+                if stored.attempt == view.attempt:
+                    return stored.report, stored.message
         return None, ""
 
     async def access(self, request: m.AccessRequest) -> m.AccessReply:

@@ -18,12 +18,12 @@ from pitstop_common.faults import Faults, TooManyFaults, told
 from pitstop_common.ids import job_id
 from pitstop_common.messages import Fault
 from pitstop_common.requests import RunRequest
-from pitstop_common.spec import JobSpec, RunSpec, SessionPolicy, Source
+from pitstop_common.spec import JobSpec, Retry, RunSpec, SessionPolicy, Source
 from pitstop_common.validation import check_struct
 from pitstop_scheduler.request_body import decode_body
 from pitstop_scheduler.request_rules import jobs_of, pause_jobs, policy_of, source_of
 
-_NOT_YET: Final = ("inputs", "secrets", "retry", "rerun_of")
+_NOT_YET: Final = ("inputs", "secrets", "rerun_of")
 _STAND_IN: Final = {"org": "x", "project": "x"}
 """For a request without sound ones: its other fields are checked all the same, and then it is refused."""
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
@@ -44,6 +44,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     source: Source = Source()
     session: SessionPolicy = SessionPolicy()
     priority: int = 0
+    retry: Retry = ""
     trace: str = ""
 
     @property
@@ -91,7 +92,8 @@ def compile_run(request: Request, *, run: str, created: str, trace: str) -> RunS
     return RunSpec(
         run=run, org=request.org, project=request.project, request=request.id, actor=request.actor,
         jobs=tuple(msgspec.structs.replace(job, job=job_id(run, n)) for n, job in enumerate(request.jobs, start=1)),
-        source=request.source, session=request.session, priority=request.priority, trace=trace, created=created,
+        source=request.source, session=request.session, priority=request.priority,
+        retry=request.retry, trace=trace, created=created,
     )  # fmt: skip
 
 
@@ -110,7 +112,8 @@ def _read(body: dict[str, Any], headers: Mapping[str, str], org_of_subject: str 
     return Request(
         id=request.id or _header_id(headers, faults),
         org=request.org, project=request.project, actor=request.actor, priority=request.priority,
-        jobs=jobs, source=source, session=session, trace=trace if _TRACEPARENT.match(trace) else "",
+        retry=request.retry, jobs=jobs, source=source, session=session,
+        trace=trace if _TRACEPARENT.match(trace) else "",
     )  # fmt: skip
 
 

@@ -83,7 +83,7 @@ class _Queue(_Part, tag="queue"):
 
 _SCALARS: Final = (
     "epoch", "owner", "head", "watermark", "now", "published_to", "org_slots", "project_slots", "pool_slots", "turn",
-    "records",
+    "records", "placed",
 )  # fmt: skip
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(

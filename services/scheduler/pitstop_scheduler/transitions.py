@@ -10,8 +10,8 @@ from typing import Final
 
 from pitstop_common.messages import JobStatus
 
-GRANTED, CLAIMED, READY, PAUSED, RESUMED, STOPPED, ENDED = (
-    "granted", "claimed", "ready", "paused", "resumed", "stopped", "ended",
+GRANTED, CLAIMED, READY, PAUSED, RESUMED, STOPPED, RETRIED, ENDED = (
+    "granted", "claimed", "ready", "paused", "resumed", "stopped", "retried", "ended",
 )  # fmt: skip
 
 TABLE: Final[dict[tuple[JobStatus, str], JobStatus]] = {
@@ -20,15 +20,18 @@ TABLE: Final[dict[tuple[JobStatus, str], JobStatus]] = {
     ("starting", CLAIMED): "starting",
     ("starting", READY): "running",
     ("starting", STOPPED): "stopping",
+    ("starting", RETRIED): "queued",
     ("starting", ENDED): "finished",
     ("running", CLAIMED): "running",
     ("running", PAUSED): "paused",
     ("running", STOPPED): "stopping",
+    ("running", RETRIED): "queued",
     ("running", ENDED): "finished",
     ("paused", CLAIMED): "paused",
     ("paused", PAUSED): "paused",
     ("paused", RESUMED): "running",
     ("paused", STOPPED): "stopping",
+    ("paused", RETRIED): "queued",
     ("paused", ENDED): "finished",
     ("stopping", CLAIMED): "stopping",
     ("stopping", ENDED): "finished",

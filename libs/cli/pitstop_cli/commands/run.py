@@ -38,13 +38,14 @@ def _session_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--project", metavar="NAME", help="[default: the repository's name]")
 @_session_options
 @click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher goes first inside the org.")
+@click.option("--retry", type=click.Choice(["infrastructure"]), help="Try a job again once whose host is lost.")
 @click.option("--no-wait", is_flag=True, help="Only request it.")
 @click.option("--local", is_flag=True, help="Start the whole system for this run, and remove it afterwards.")
 @system_options
 @output_option
 def command(
-    workflow: Path | None, jobs: tuple[str, ...], project: str | None, priority: int, no_wait: bool, local: bool,
-    nats: str | None, org: str | None, output: str, **session: Any,
+    workflow: Path | None, jobs: tuple[str, ...], project: str | None, priority: int, retry: str | None,
+    no_wait: bool, local: bool, nats: str | None, org: str | None, output: str, **session: Any,
 ) -> int:  # fmt: skip
     """Request a run of a workflow file, and follow it to its end.
 
@@ -64,8 +65,9 @@ def command(
     from pitstop_cli.requesting import Wish, request_run
 
     wish = Wish(
-        workflow=workflow, jobs=jobs, project=project or "", priority=priority, wait=not no_wait, local=local,
-        json=output == "json", nats=nats, org=org, ssh=_ssh_options(**session), keys=session["keys"],
+        workflow=workflow, jobs=jobs, project=project or "", priority=priority, retry=retry or "",
+        wait=not no_wait, local=local, json=output == "json", nats=nats, org=org,
+        ssh=_ssh_options(**session), keys=session["keys"],
     )  # fmt: skip
     return run_async(request_run(wish))
 

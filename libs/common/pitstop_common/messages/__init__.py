@@ -21,6 +21,7 @@ from pitstop_common.messages.codec import (
 from pitstop_common.messages.events import (
     Event,
     Fault,
+    JobRetried,
     RunDuplicate,
     RunFinished,
     RunQueued,
@@ -91,6 +92,7 @@ __all__ = [
     "JobPaused",
     "JobReport",
     "JobResumed",
+    "JobRetried",
     "JobStatus",
     "JobView",
     "LogChunk",

@@ -21,6 +21,12 @@ class RunStarted(Message, frozen=True, kw_only=True, tag="run.started"):
     waited: float = 0
 
 
+class JobRetried(Message, frozen=True, kw_only=True, tag="job.retried"):
+    """`attempt` of the job was lost for `reason` (a stable code); the job waits in its old place to be tried again."""
+
+    reason: str
+
+
 class RunFinished(Message, frozen=True, kw_only=True, tag="run.finished"):
     """All jobs have ended. `jobs`: result by key."""
 
@@ -65,4 +71,6 @@ class SessionExtended(Message, frozen=True, kw_only=True, tag="session.extended"
     by: str = ""
 
 
-Event = RunQueued | RunStarted | RunFinished | RunRejected | RunDuplicate | SessionExpiring | SessionExtended
+Event = (
+    RunQueued | RunStarted | JobRetried | RunFinished | RunRejected | RunDuplicate | SessionExpiring | SessionExtended
+)

@@ -29,6 +29,7 @@ class RunAccepted(Message, frozen=True, kw_only=True, tag="run.accepted"):
     idle_timeout: float = 900
     max_duration: float = 3600
     on_expiry: Literal["cancel", "resume"] = "cancel"
+    retry: Literal["", "infrastructure"] = ""
     trace: str = ""
     source: str = ""
     """`<stream>:<sequence>` of the request: the same message again is a redelivery, another one a duplicate."""
@@ -70,7 +71,8 @@ class SandboxReady(HostFact, frozen=True, kw_only=True, tag="sandbox.ready"):
 
 
 class SandboxFailed(HostFact, frozen=True, kw_only=True, tag="sandbox.failed"):
-    """No sandbox could be made, or it was lost. The attempt is over."""
+    """No sandbox could be made. The attempt is over. A `reason` that begins with `image_` is of the job's own: it would
+    fail on any host."""
 
     reason: str = ""
     message: str = ""

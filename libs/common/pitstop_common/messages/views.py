@@ -58,6 +58,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """Of the deadline: a fired deadline of an older revision means nothing."""
     queued: float = 0
     finished: float = 0
+    earlier: tuple[str, ...] = ()
+    """Why earlier attempts were lost, oldest first."""
     seq: int = 0
 
 

@@ -59,6 +59,8 @@ def judge(start: Start, view: JobView | None) -> Verdict:
         return _over(start, "error", "unknown", "The scheduler does not know this job any more.")
     if view.attempt > start.attempt:
         return _over(start, "error", "superseded", f"Attempt {view.attempt} of this job has taken over.")
+    if view.attempt == start.attempt and view.status == "queued":
+        return _over(start, "error", "superseded", "This attempt was lost; the job waits to be tried again.")
     if view.attempt < start.attempt or view.status not in ("finished", "stopping"):
         return GOES_ON
     result = view.result or "cancellation"

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pitstop_common import messages as m
+from pitstop_common.limits import RETRIES
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.model import Job
-from pitstop_scheduler.tick import Stored, Tick, end, of_claimant, report
-from pitstop_scheduler.transitions import CLAIMED, READY, allowed
+from pitstop_scheduler.tick import Stored, Tick, end, of_claimant, rearm, report
+from pitstop_scheduler.transitions import CLAIMED, READY, RETRIED, allowed
+
+OF_THE_HOST: Final = "host_"
+"""Reasons of a host that could not go on with a job begin so."""
+OF_THE_JOB: Final = "image_"
+"""Reasons for which no host could make the sandbox."""
 
 
 def claimed(tick: Tick, fact: m.JobClaimed, _: Stored) -> None:
@@ -33,20 +41,33 @@ def failed(tick: Tick, fact: m.SandboxFailed, _: Stored) -> None:
     job = of_claimant(tick, fact)
     if job is not None:
         report(tick, job, fact, None, fact.message)
-        _finish(tick, job, "error", fact.reason or "sandbox_failed", fact.id)
+        reason = fact.reason or "sandbox_failed"
+        _finish(tick, job, "error", reason, fact.id, of_host=not reason.startswith(OF_THE_JOB))
 
 
 def finished(tick: Tick, fact: m.JobFinished, _: Stored) -> None:
     job = of_claimant(tick, fact)
     if job is not None:
         report(tick, job, fact, fact.report, fact.message)
-        _finish(tick, job, fact.result, fact.reason, fact.id)
+        of_host = fact.result == "error" and fact.reason.startswith(OF_THE_HOST)
+        _finish(tick, job, fact.result, fact.reason, fact.id, of_host=of_host)
 
 
-def _finish(tick: Tick, job: Job, result: m.Result, reason: str, cause: str) -> None:
+def _finish(tick: Tick, job: Job, result: m.Result, reason: str, cause: str, *, of_host: bool) -> None:
     if job.status == "stopping":  # the log has said already what it ends as
         result, reason = job.result or result, job.reason or reason
+    elif of_host and _may_be_retried(tick, job):
+        tick.emit(c.Retried(job.id, job.attempt, reason, cause))
+        rearm(tick, job.id)
+        return
     end(tick, job, result, reason, cause)
+
+
+def _may_be_retried(tick: Tick, job: Job) -> bool:
+    """Never after a person has been inside: what they did there would be done again, without them."""
+    run = tick.draft.run(job.run)
+    untouched = not job.first_login and not job.seen
+    return run is not None and run.retry and untouched and len(job.earlier) < RETRIES and allowed(job.status, RETRIED)
 
 
 def lost(tick: Tick, fact: m.SandboxLost, _: Stored) -> None:
@@ -54,10 +75,11 @@ def lost(tick: Tick, fact: m.SandboxLost, _: Stored) -> None:
     if not fact.job and host is not None and host.incarnation == fact.incarnation and host.capacity:
         tick.emit(c.HostLost(host.id, host.incarnation))
     for job in tuple(tick.draft.living_jobs()):
+        named = (fact.job, fact.attempt) == (job.id, job.attempt)
         claimant = (job.host, job.incarnation) == (fact.host, fact.incarnation)
-        unclaimed = fact.job == job.id and not job.host and job.attempt == fact.attempt
-        if (claimant and fact.job in {"", job.id}) or unclaimed:
-            _finish(tick, job, "error", fact.reason, fact.id)
+        unclaimed = named and not job.host and job.status != "queued"
+        if (claimant and (named or not fact.job)) or unclaimed:
+            _finish(tick, job, "error", fact.reason, fact.id, of_host=True)
 
 
 def room(tick: Tick, fact: m.SandboxRoom, _: Stored) -> None:

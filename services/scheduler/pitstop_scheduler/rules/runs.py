@@ -20,7 +20,7 @@ def accepted(tick: Tick, fact: m.RunAccepted, _: Stored) -> None:
         c.Queued(
             fact.run, fact.org, fact.project, fact.request, fact.actor, fact.priority, fact.source, fact.trace, jobs,
             fact.connect_window, fact.idle_timeout, fact.max_duration, fact.on_expiry,
-            tick.draft.ahead(fact.org, fact.priority) + 1, fact.id,
+            tick.draft.ahead(fact.org, fact.priority) + 1, fact.id, fact.retry == "infrastructure",
         )
     )  # fmt: skip
 
