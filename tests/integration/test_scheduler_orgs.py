@@ -156,13 +156,13 @@ async def test_wrong_limits_are_refused_whole_and_each_fault_is_named(bus: Bus, 
 async def test_an_applied_limit_is_one_fact_that_names_who_set_it(bus: Bus, scheduler: Scheduler) -> None:
     heard = await bus.nc.subscribe("org.configured")
     await bus.nc.flush()
-    await ask(bus, "org-apply", slots=2, weight=3, pressure=60, longest_session=600)
+    await ask(bus, "org-apply", slots=2, weight=3, pressure=60, max_duration=300, longest_session=600)
     fact = m.decode_fact((await heard.next_msg(timeout=5)).data)
     assert isinstance(fact, m.OrgConfigured)
     assert (fact.org, fact.by, fact.slots, fact.weight) == ("acme", "ada", 2, 3)
     assert len(await read_all(bus, IN, "in.*.org.configured.>")) == 1
     shown = await ask(bus, "org-show")
-    assert (shown["pressure"], shown["longest_session"]) == (60, 600)
+    assert (shown["pressure"], shown["max_duration"], shown["longest_session"]) == (60, 300, 600)
 
 
 async def test_an_extension_moves_the_timer_and_is_told(bus: Bus, scheduler: Scheduler, host: PlayedHost) -> None:
@@ -198,10 +198,26 @@ async def test_an_extension_is_capped_by_the_org(bus: Bus, scheduler: Scheduler,
     await until(lambda: armed_at(bus, start, login + 1000))
 
 
+async def test_a_session_lasts_as_long_as_its_org_has_it_and_no_run_says_more(
+    bus: Bus, scheduler: Scheduler, host: PlayedHost
+) -> None:
+    async def lasts(id: str, **session: float) -> tuple[float, float]:
+        start = await paused(bus, host, id, idle_timeout=86400, **session)
+        entered = time.time()
+        await enter(bus, host, start)
+        return start.max_duration, await deadline(bus, start) - entered
+
+    assert await lasts("one") == (3600, pytest.approx(3600, abs=5))
+    await ask(bus, "org-apply", slots=4, max_duration=7200, longest_session=10800)
+    assert await lasts("two") == (7200, pytest.approx(7200, abs=5))
+    assert await lasts("three", max_duration=600) == (600, pytest.approx(600, abs=5))
+    assert await lasts("four", max_duration=86400) == (10800, pytest.approx(10800, abs=5))
+
+
 async def test_an_extension_past_the_cap_changes_nothing(bus: Bus, scheduler: Scheduler, host: PlayedHost) -> None:
-    await ask(bus, "org-apply", longest_session=0.001)
     start = await paused(bus, host, "one", idle_timeout=300)
     await enter(bus, host, start)
+    await ask(bus, "org-apply", longest_session=0.001)
     before = await deadline(bus, start)
     answer = await ask(bus, "extend", run=start.job, seconds=3600)
     assert (answer["capped"], instant(answer["until"])) == (True, pytest.approx(before, abs=0.01))

@@ -20,6 +20,7 @@ org = "acme"   # ours
 slots = 8
 weight = 2
 pressure = "5m"
+max_duration = "1h"
 longest_session = "1.5h"
 
 [projects.web]
@@ -32,7 +33,8 @@ slots = 0
 def view(**more: Any) -> OrgView:
     same: dict[str, Any] = {
         "org": "acme", "configured": False, "slots": 4, "own_slots": None, "used": 3, "debug": 1, "waiting": 1,
-        "weight": 1, "projects": {}, "used_by_project": {"web": 3}, "pressure": 300.0, "longest_session": 7200.0,
+        "weight": 1, "projects": {}, "used_by_project": {"web": 3}, "pressure": 300.0, "max_duration": 3600.0,
+        "longest_session": 7200.0,
     }  # fmt: skip
     return OrgView(**same | more)
 
@@ -153,7 +155,8 @@ def test_an_org_as_a_page() -> None:
         "  waiting          1 job",
         "  weight           1",
         "  pressure         idle at most 5 min while others wait",
-        "  longest session  2 h from the first login, extended",
+        "  max duration     1 h from the first login, unless a run says",
+        "  longest session  2 h, also as a run says or when extended",
         "  project web: 3 in use",
     ]
     page = list(org_lines(view(configured=True, own_slots=0, slots=0, waiting=2, projects={"web": 2})))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pitstop_scheduler.deadlines import NEVER, due, longest_extension, result_of_expiry
+from pitstop_scheduler.deadlines import NEVER, due, longest, longest_extension, result_of_expiry
 from pitstop_scheduler.model import Job, Org, Run
 from pitstop_scheduler.transitions import TABLE, IllegalTransition, after, diagram
 
@@ -54,6 +54,14 @@ def test_an_extension_keeps_the_session_within_the_cap_of_the_org() -> None:
     assert due(job, RUN, Org()) == ("idle", 3800.0, 3680.0)
     job.keep_until = 6000.0
     assert due(job, RUN, Org()).at == 6000.0
+
+
+def test_the_maximum_is_what_the_run_says_else_what_its_org_has_and_never_over_the_longest_session() -> None:
+    assert longest(0, Org()) == 3600.0
+    assert longest(0, Org(max_duration=7200.0)) == 7200.0
+    assert longest(1800.0, Org(max_duration=7200.0)) == 1800.0
+    assert longest(86400.0, Org()) == 7200.0
+    assert longest(0, Org(longest_session=600.0)) == 600.0
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from pitstop_common.faults import Faults, Path, TooManyFaults, pointer, shown
 from pitstop_common.messages import Fault
 from pitstop_common.validation import check_struct
 
-_DURATIONS: Final = ("pressure", "longest_session")
+_DURATIONS: Final = ("pressure", "max_duration", "longest_session")
 _KEYS: Final = ("org", "slots", "weight", *_DURATIONS, "projects")
 _PROJECT_KEYS: Final = ("slots",)
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")

@@ -27,6 +27,7 @@ def differences(view: OrgView, wanted: OrgLimits) -> list[Difference]:
         Difference("slots", view.own_slots, None if wanted.slots is UNSET else wanted.slots),
         Difference("weight", view.weight, wanted.weight),
         Difference("pressure", view.pressure, wanted.pressure),
+        Difference("max_duration", view.max_duration, wanted.max_duration),
         Difference("longest_session", view.longest_session, wanted.longest_session),
     ]
     for name in sorted({*view.projects, *wanted.projects}):
@@ -49,7 +50,8 @@ def org_lines(view: OrgView) -> Iterator[str]:
     yield f"  waiting          {view.waiting} job{'s' * (view.waiting != 1)}"
     yield f"  weight           {view.weight}"
     yield f"  pressure         idle at most {_value('pressure', view.pressure)} while others wait"
-    yield f"  longest session  {_value('longest_session', view.longest_session)} from the first login, extended"
+    yield f"  max duration     {_value('max_duration', view.max_duration)} from the first login, unless a run says"
+    yield f"  longest session  {_value('longest_session', view.longest_session)}, also as a run says or when extended"
     for name in sorted({*view.projects, *view.used_by_project}):
         used, limit = view.used_by_project.get(name, 0), view.projects.get(name)
         yield f"  project {plain(name)}: " + (_used(used, limit) if limit is not None else f"{used} in use")
@@ -60,7 +62,7 @@ def _used(used: int, limit: int) -> str:
 
 
 def _value(key: str, value: Any) -> str:
-    if key in {"pressure", "longest_session"}:
+    if key in {"pressure", "max_duration", "longest_session"}:
         return span(value)
     if key == "weight":
         return str(value)

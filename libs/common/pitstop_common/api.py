@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from pitstop_common.limits import (
     LONGEST_SESSION,
+    MAX_DURATION,
     MAX_POLICY_SECONDS,
     MAX_PROJECTS,
     MAX_SLOTS,
@@ -132,13 +133,15 @@ _SLOTS = Annotated[int, Meta(ge=0, le=MAX_SLOTS)]
 
 class OrgLimits(msgspec.Struct, frozen=True, kw_only=True):
     """All limits of an org: what is left out becomes the default. Slots: jobs at once, 0: no limit. `weight`: its share
-    when orgs compete. Seconds: `pressure` is the idle limit while runs of the org wait, `longest_session` how long a
-    session may be extended to, from the first login."""
+    when orgs compete. Seconds: `pressure` is the idle limit while runs of the org wait. From the first login:
+    `max_duration` is how long a session lasts when its request does not say, `longest_session` the most that a request
+    may say or an extension reach."""
 
     slots: _SLOTS | UnsetType = UNSET
     weight: Annotated[int, Meta(ge=1, le=MAX_WEIGHT)] = 1
     projects: Annotated[dict[Project, _SLOTS], Meta(max_length=MAX_PROJECTS)] = {}
     pressure: Annotated[float, Meta(ge=MIN_PRESSURE, le=MAX_POLICY_SECONDS)] = PRESSURE
+    max_duration: Seconds = MAX_DURATION
     longest_session: Seconds = LONGEST_SESSION
 
 
@@ -158,6 +161,7 @@ class OrgView(msgspec.Struct, frozen=True, kw_only=True):
     projects: dict[str, int]
     used_by_project: dict[str, int]
     pressure: float
+    max_duration: float
     longest_session: float
 
 

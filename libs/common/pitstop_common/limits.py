@@ -35,14 +35,15 @@ MAX_TIMEOUT_MINUTES: Final = 7 * 24 * 60
 # -- the session policy (seconds) --------------------------------------------------------------------------------
 CONNECT_WINDOW: Final = 600
 IDLE_TIMEOUT: Final = 900
-MAX_DURATION: Final = 3600
+MAX_DURATION: Final = 3600.0
+"""From the first login, for a run and an org that say nothing."""
 MAX_POLICY_SECONDS: Final = 24 * 3600
 PRESSURE: Final = 300.0
 """The idle limit while runs of the org wait, for an org that set none."""
 MIN_PRESSURE: Final = 1.0
 """Nobody can be warned of a shorter one in time."""
 LONGEST_SESSION: Final = 7200.0
-"""How long a session may be extended to, from the first login, for an org that set no cap."""
+"""How long a session may be asked for or extended to, from the first login, for an org that set no cap."""
 WARN_BEFORE: Final = 120.0
 """A person is warned this long before a session ends, or half its limit when that is shorter."""
 OUTPUT_COUNTS_AFTER_KEY: Final = 300.0

@@ -94,7 +94,8 @@ class SshRequest(msgspec.Struct, frozen=True, kw_only=True):
     ] = []
     connect_window: Seconds = limits.CONNECT_WINDOW
     idle_timeout: Seconds = limits.IDLE_TIMEOUT
-    max_duration: Seconds = limits.MAX_DURATION
+    max_duration: Seconds | UnsetType = UNSET
+    """Left out: that of the org. More than the longest session of the org is no more than that."""
     on_expiry: OnExpiry = "cancel"
 
 

@@ -62,7 +62,8 @@ class SessionPolicy(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[str, ...] = ()
     connect_window: float = 600
     idle_timeout: float = 900
-    max_duration: float = 3600
+    max_duration: float = 0
+    """0: that of the org."""
     on_expiry: OnExpiry = "cancel"
 
 

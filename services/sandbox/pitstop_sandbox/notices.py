@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from pitstop_common.limits import MAX_DURATION
 from pitstop_sandbox.model import JobState
 from pitstop_sandbox.transitions import Status
 
@@ -115,7 +116,7 @@ def _tail(state: JobState) -> Sequence[str]:
 def _how(state: JobState) -> str:
     limits = state.run.session
     until = f"it holds a slot of {state.run.org}"
-    until += f", {_minutes(limits.max_duration)} from the first login at most, "
+    until += f", {_minutes(limits.max_duration or MAX_DURATION)} from the first login at most, "
     until += f"and ends when nobody is at work for {_minutes(limits.idle_timeout)}"
     if state.status in (Status.PAUSED, Status.RETRYING, Status.WAITING):
         return f"{VERBS}\n{until}"

@@ -151,8 +151,9 @@ class Host:
         )
 
     def _runner(self, spec: RunSpec, job: JobSpec, start: Start, trace: str, facts: FactSink) -> JobRunner:
+        folder = self._home.folders.path(key_of(start.job, start.attempt))
         return JobRunner(
-            spec, job, start.attempt, self._home.folders.path(key_of(start.job, start.attempt)), self._backend, facts,
+            with_limits(spec, start), job, start.attempt, folder, self._backend, facts,
             NatsLogs(self._runtime.bus, self._log_room, trace), Identity(self.id, self.incarnation),
             lambda job: ssh_address(self._config, job), cause=start.cause,
             settings=Settings(checkout=CheckoutLimits(local=self._config.local_sources)),
@@ -196,6 +197,15 @@ class Host:
                 reply = DialReply(ok=False, error=f"not a dial request: {error}")
             if msg.reply:
                 await self._runtime.bus.publish(msg.reply, encode(reply))
+
+
+def with_limits(spec: RunSpec, start: Start) -> RunSpec:
+    """The run as it is here: what its org says of it is known since its start."""
+    if not start.max_duration:
+        return spec
+    return msgspec.structs.replace(
+        spec, session=msgspec.structs.replace(spec.session, max_duration=start.max_duration)
+    )  # fmt: skip
 
 
 class Nobody:

@@ -32,7 +32,8 @@ class Orgs:
         fact = m.OrgConfigured(
             id=f"configured.{uuid.uuid4().hex}", time=rfc3339(time.time()), org=caller.org, run=subjects.NOBODY,
             slots=None if limits.slots is UNSET else limits.slots, weight=limits.weight, projects=limits.projects,
-            pressure=limits.pressure, longest_session=limits.longest_session, by=caller.actor,
+            pressure=limits.pressure, max_duration=limits.max_duration, longest_session=limits.longest_session,
+            by=caller.actor,
         )  # fmt: skip
         await self._teller.tell(fact)
         return self._reading.org(caller.org)

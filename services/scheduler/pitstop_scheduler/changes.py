@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from pitstop_common.limits import MAX_DURATION
 from pitstop_common.messages import ExpiryReason, PauseReason, Result
 
 
@@ -248,6 +249,7 @@ class Limits(Change, frozen=True, array_like=True, tag="m"):
     projects: dict[str, int]
     pressure: float
     longest_session: float
+    max_duration: float = MAX_DURATION
 
 
 class Defaults(Change, frozen=True, array_like=True, tag="k"):

@@ -56,6 +56,12 @@ def lead(limit: float) -> float:
     return min(WARN_BEFORE, limit / 2)
 
 
+def longest(asked: float, org: Org) -> float:
+    """How long a session of a new run lasts from its first login, seconds: as its request says, else (0) as its org
+    says; never longer than the org's longest session. Limits that change later cut off nobody."""
+    return min(asked or org.max_duration, org.longest_session)
+
+
 def has_session(job: Job) -> bool:
     """Is there a session that could be kept: the job waits for its person, or somebody is inside."""
     return job.status == "paused" or (job.status == "running" and bool(job.sessions))

@@ -131,7 +131,8 @@ def _granted(scope: _Scope, change: c.Granted) -> Iterator[Effect]:
         yield View(run.id, "")
     if job.status == "starting" and job.attempt == change.attempt and not job.host:
         start = m.Start(org=run.org, run=run.id, job=job.id, attempt=job.attempt, project=run.project,
-                        request=run.request, cause=f"{scope.prefix}.start")  # fmt: skip
+                        request=run.request, max_duration=run.max_duration,
+                        cause=f"{scope.prefix}.start")  # fmt: skip
         yield Publish(subjects.work(job.pool), m.encode(start), headers(f"{scope.prefix}.start", run.trace))
     yield View(run.id, job.id)
 

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from pitstop_common.limits import KNOWN_FOR, LONGEST_SESSION, PRESSURE
+from pitstop_common.limits import KNOWN_FOR, LONGEST_SESSION, MAX_DURATION, PRESSURE
 from pitstop_common.messages import ExpiryReason, JobStatus, PauseReason, Result
 from pitstop_scheduler.queues import Queues
 
@@ -95,6 +95,7 @@ class Org(msgspec.Struct):
     used_by_project: dict[str, int] = {}
     turn: float = 0
     pressure: float = PRESSURE
+    max_duration: float = MAX_DURATION
     longest_session: float = LONGEST_SESSION
     pressed: float = 0
     """Since when runs of the org wait; 0: none does."""

@@ -165,7 +165,7 @@ class Reading:
             org=name, configured=org.configured, slots=org_limit(state, name), own_slots=org.slots, used=org.used,
             debug=debug, waiting=sum(1 for _ in state.waiting(name)), weight=org.weight, projects=org.projects,
             used_by_project={project: used for project, used in org.used_by_project.items() if used},
-            pressure=org.pressure, longest_session=org.longest_session,
+            pressure=org.pressure, max_duration=org.max_duration, longest_session=org.longest_session,
         )  # fmt: skip
 
     async def now(self) -> float:

@@ -68,7 +68,8 @@ def policy_of(ssh: SshRequest, faults: Faults) -> SessionPolicy:
             faults.add(("ssh", "keys", i), str(error))
     return SessionPolicy(
         users=tuple(dict.fromkeys(ssh.users)), keys=tuple(dict.fromkeys(keys)), on_expiry=ssh.on_expiry,
-        connect_window=ssh.connect_window, idle_timeout=ssh.idle_timeout, max_duration=ssh.max_duration,
+        connect_window=ssh.connect_window, idle_timeout=ssh.idle_timeout,
+        max_duration=0 if ssh.max_duration is UNSET else ssh.max_duration,
     )  # fmt: skip
 
 

@@ -34,7 +34,8 @@ def command(source: str, dry_run: bool, nats: str | None, org: str | None, outpu
     slots = 8                  # jobs at once, 0 = no limit   [the scheduler's PITSTOP_ORG_SLOTS]
     weight = 2                 # share when orgs compete      [1]
     pressure = "5m"            # idle limit while jobs wait   [5m]
-    longest_session = "2h"     # cap of `pitstop extend`      [2h]
+    max_duration = "1h"        # of a session, by default     [1h]
+    longest_session = "2h"     # of a session, at most        [2h]
     [projects.web]
     slots = 2                  #                              [the scheduler's PITSTOP_PROJECT_SLOTS]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from pitstop_common.limits import LONGEST_SESSION, PRESSURE
+from pitstop_common.limits import LONGEST_SESSION, MAX_DURATION, PRESSURE
 from pitstop_common.messages.parts import Choice, ExpiryReason, JobReport, Message, PauseReason, Result, SshAddress
 
 
@@ -27,7 +27,7 @@ class RunAccepted(Message, frozen=True, kw_only=True, tag="run.accepted"):
     jobs: tuple[AcceptedJob, ...] = ()
     connect_window: float = 600
     idle_timeout: float = 900
-    max_duration: float = 3600
+    max_duration: float = 0
     on_expiry: Literal["cancel", "resume"] = "cancel"
     retry: Literal["", "infrastructure"] = ""
     trace: str = ""
@@ -195,13 +195,15 @@ class SessionWarned(Message, frozen=True, kw_only=True, tag="session.warned"):
 
 class OrgConfigured(Message, frozen=True, kw_only=True, tag="org.configured"):
     """New limits of an org, all of them. `slots` null: the deployment's default; 0: no limit. Lower limits never kill.
-    Seconds: `pressure` is the idle limit while runs of the org wait, `longest_session` bounds what `run.extend` may
-    reach, from the first login."""
+    Seconds: `pressure` is the idle limit while runs of the org wait. From the first login: `max_duration` is how long a
+    session lasts when its request does not say, `longest_session` bounds what any request and `run.extend` may reach.
+    """
 
     slots: int | None = None
     weight: int = 1
     projects: dict[str, int] = {}
     pressure: float = PRESSURE
+    max_duration: float = MAX_DURATION
     longest_session: float = LONGEST_SESSION
     by: str = ""
 

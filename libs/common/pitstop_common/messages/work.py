@@ -16,6 +16,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="st
     attempt: int
     project: str = ""
     request: str = ""
+    max_duration: float = 0
+    """How long a session of it may last from the first login, seconds; 0: as the spec says."""
     cause: str = ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pitstop_common import messages as m
 from pitstop_scheduler import changes as c
-from pitstop_scheduler.deadlines import has_session, longest_extension
+from pitstop_scheduler.deadlines import has_session, longest, longest_extension
 from pitstop_scheduler.tick import Stored, Tick, end, rearm
 
 
@@ -19,8 +19,8 @@ def accepted(tick: Tick, fact: m.RunAccepted, _: Stored) -> None:
     tick.emit(
         c.Queued(
             fact.run, fact.org, fact.project, fact.request, fact.actor, fact.priority, fact.source, fact.trace, jobs,
-            fact.connect_window, fact.idle_timeout, fact.max_duration, fact.on_expiry,
-            tick.draft.ahead(fact.org, fact.priority) + 1, fact.id, fact.retry == "infrastructure",
+            fact.connect_window, fact.idle_timeout, longest(fact.max_duration, tick.draft.org(fact.org)),
+            fact.on_expiry, tick.draft.ahead(fact.org, fact.priority) + 1, fact.id, fact.retry == "infrastructure",
         )
     )  # fmt: skip
 
@@ -54,8 +54,11 @@ def extend(tick: Tick, fact: m.RunExtend, _: Stored) -> None:
 
 def configured(tick: Tick, fact: m.OrgConfigured, _: Stored) -> None:
     tick.emit(
-        c.Limits(fact.org, fact.slots, max(1, fact.weight), dict(fact.projects), fact.pressure, fact.longest_session)
-    )
+        c.Limits(
+            fact.org, fact.slots, max(1, fact.weight), dict(fact.projects), fact.pressure, fact.longest_session,
+            fact.max_duration,
+        )
+    )  # fmt: skip
     for job in tuple(tick.draft.living_jobs()):
         run = tick.draft.run(job.run)
         if run is not None and run.org == fact.org:
