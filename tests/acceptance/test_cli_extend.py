@@ -187,32 +187,38 @@ async def test_a_command_without_a_terminal_is_warned_on_stderr(anybody: Outside
 
 
 async def test_only_sessions_that_are_idle_for_longer_are_cancelled(anybody: Outside) -> None:
-    old, young = await held(anybody, "sweep"), await held(anybody, "sweep")
+    old, young = await held(anybody, "sweep"), await held(anybody, "sweep", idle_timeout=12)
     home = anybody.place.home
     with young.shell() as screen:
         await screen.until(PROMPT)
+        typing = asyncio.create_task(types(screen))
         await young.entry(lambda found: found["job"]["sessions"] == 1)
         listed = {job["job"]: job for job in (await anybody.api("ls", {"ssh": True}, org="sweep"))["jobs"]}
         assert set(listed) == {old.job, young.job}
-        assert home.run("cancel", "--ssh", "--idle-over", "1h", "--org", "sweep").stderr == (
-            "no job is held for a session that has been idle for 1 h\n"
-        )
-        while (await anybody.api("ls", {}, org="sweep"))["now"] < listed[old.job]["paused_at"] + 3:
+        none = await asyncio.to_thread(home.run, "cancel", "--ssh", "--idle-over", "1h", "--org", "sweep")
+        assert none.stderr == "no job is held for a session that has been idle for 1 h\n"
+        while (await anybody.api("ls", {}, org="sweep"))["now"] < listed[old.job]["paused_at"] + 8:
             await asyncio.sleep(0.1)
-        screen.type("x")
-        await young.entry(lambda found: found["job"]["active"] > listed[old.job]["paused_at"] + 2)
-        dry = await asyncio.to_thread(home.run, "cancel", "--ssh", "--idle-over", "3s", "--dry-run", "--org", "sweep")
+        dry = await asyncio.to_thread(home.run, "cancel", "--ssh", "--idle-over", "8s", "--dry-run", "--org", "sweep")
         assert dry.stdout.startswith(f"{old.job}  job of ada  idle ") and dry.stdout.count("\n") == 1, dry
         assert "none was cancelled" in dry.stderr
         assert (await old.status())["run"]["status"] == "running"
-        swept = await pitstop(old, "cancel", "--ssh", "--idle-over", "3s")
+        swept = await pitstop(old, "cancel", "--ssh", "--idle-over", "8s")
         assert [(one["job"], one["actor"]) for one in swept["cancelled"]] == [(old.job, "ada")]
-        assert swept["cancelled"][0]["idle"] > 3
+        assert swept["cancelled"][0]["idle"] > 8
         assert await old.finished() == "cancellation"
         assert (await young.status())["run"]["status"] == "running"
+        typing.cancel()
         await young.cancel()
         await screen.ended()
     await young.finished()
+
+
+async def types(screen: Any) -> None:
+    """Somebody at work: said every third second, a quarter of the idle limit."""
+    while True:
+        screen.type("x")
+        await asyncio.sleep(0.5)
 
 
 async def test_limits_are_applied_from_a_file_and_shown(anybody: Outside, tmp_path: Path) -> None:
