@@ -260,6 +260,52 @@ async def test_the_end_of_the_last_shell_resumes_whatever_its_status(anybody: Ou
     assert await run.log(2) == ["resumed"]
 
 
+async def test_skip_next_and_fail_as_words_over_ssh(anybody: Outside) -> None:
+    run = await anybody.request(
+        "exit 3", "touch two", "touch three", {"run": "echo cleaned", "if": "always()"}, ssh={"pause": "on_failure"}
+    )
+    await run.paused()
+    assert (await run.ssh("retry")).status == 3, "that of the step"
+    done = await run.ssh("skip")
+    assert (done.status, done.err.split("; ")[0]) == (0, "step 1 counts as skipped")
+    assert await run.finished() == "success"
+    step = (await run.steps())[0]
+    told = (step["result"], step["exit_code"], step["attempts"], step["choice"], step["by"])
+    assert told == ("skip", 3, 2, "skip", "ada")
+
+
+async def test_step_by_step_and_then_call_it_failed(anybody: Outside) -> None:
+    run = await anybody.request(
+        "true", "touch two", "touch three", {"run": "echo cleaned", "if": "always()"},
+        ssh={"pause": "before_step", "step": 2},
+    )  # fmt: skip
+    event = await run.paused()
+    assert (event["reason"], event["step"]) == ("before_step", 2)
+    assert (await run.ssh("ls")).out == ""
+    assert (await run.ssh("next")).status == 0
+    event = await run.hear("job.paused", reason="after_step")
+    assert (event["reason"], event["step"], (await run.ssh("ls")).out) == ("after_step", 2, "two\n")
+    assert (await run.ssh("pitstop-step fail")).status == 0
+    assert await run.finished() == "failure"
+    assert [(step["result"], step["choice"]) for step in await run.steps()] == [
+        ("success", ""), ("failure", "fail"), ("skip", ""), ("success", "")
+    ]  # fmt: skip
+    assert await run.log(4) == ["cleaned"]
+
+
+async def test_env_shows_what_the_shell_has_changed_and_nothing_at_entry(anybody: Outside) -> None:
+    step = {"run": "true", "env": {"KEPT": "1", "OLD": "2", "GONE": "3"}}
+    run = await anybody.request(step, "true", ssh={"pause": "after_step", "step": 1})
+    await run.paused()
+    for options in ((), ("-tt",)):
+        entered = await run.ssh("pitstop-step env", options=options)
+        assert (entered.status, entered.out) == (0, ""), options
+    change = "export OLD=new ADDED=$'a\\nb'; unset GONE; pitstop-step env"
+    assert (await run.ssh(change)).out == "+ADDED=a\\x0ab\n-GONE=3\n-OLD=2\n+OLD=new\n"
+    await run.exit()
+    assert await run.finished() == "success"
+
+
 async def test_commands_never_resume(anybody: Outside) -> None:
     run = await anybody.request("true", "true", ssh={"pause": "after_step", "step": 1})
     await run.paused()

@@ -147,7 +147,7 @@ class AnyOrder(RuleBasedStateMachine):
     def a_shell_ends(self, session: str, process: str, by_itself: bool) -> None:
         self.feed(ShellEnded(session=session, process=process, by_itself=by_itself))
 
-    @rule(verb=st.sampled_from(["continue", "retry", "abort"]), session=SESSIONS)
+    @rule(verb=st.sampled_from(["continue", "retry", "skip", "fail", "next", "abort"]), session=SESSIONS)
     def somebody_asks(self, verb: Any, session: str) -> None:
         self.requests += 1
         self.feed(Asked(id=f"q{self.requests}", verb=verb, session=session))

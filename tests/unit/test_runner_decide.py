@@ -168,6 +168,60 @@ def test_before_a_step() -> None:
     assert story.steps == ["success", "success"]
 
 
+def test_skip_forgets_a_failure_and_keeps_its_exit_code() -> None:
+    story = Story(*steps(), pause=PausePlan(on_failure=True)).made().ended(42).enter()
+    story.tell(Asked(id="q", verb="skip", session="s")).ended().tell(Removed())
+    assert story.steps == ["skip", "success"] and story.state.result == "success"
+    step = story.state.step(1)
+    assert (step.exit_code, step.choice, step.by) == (42, "skip", "ada")
+    (resumed,) = story.facts(JobResumed)
+    assert isinstance(resumed, JobResumed) and (resumed.choice, resumed.by) == ("skip", "ada")
+
+
+def test_skip_before_a_step_leaves_it_out() -> None:
+    story = Story(*steps("success", "success", "success"), pause=PausePlan(before_step=2)).made().ended().enter()
+    story.tell(Asked(id="q", verb="skip", session="s"))
+    assert story.state.current == 3 and story.steps[:2] == ["success", "skip"]
+    assert story.state.step(2).tries == 0
+
+
+def test_there_is_nothing_to_skip_of_a_success() -> None:
+    story = Story(*steps(), pause=PausePlan(after_step=1)).made().ended().enter()
+    story.tell(Asked(id="q", verb="skip", session="s"))
+    assert story.state.status is Status.PAUSED and story.state.replies[-1].code == 2
+    assert "not to be skipped: it ended with success" in story.state.replies[-1].text
+
+
+def test_fail_of_a_success_lets_the_rest_go_by_their_conditions() -> None:
+    story = Story(*steps("success", "success", "failure"), pause=PausePlan(after_step=1)).made().ended().enter()
+    story.tell(Asked(id="q", verb="fail", session="s"))
+    assert story.state.current == 3 and story.steps[:2] == ["failure", "skip"]
+    assert (story.state.step(1).exit_code, story.state.step(1).choice) == (0, "fail")
+    assert story.ended().tell(Removed()).state.result == "failure"
+
+
+def test_fail_at_the_end_is_the_jobs_result() -> None:
+    story = Story(*steps("success"), pause=PausePlan(at_end=True)).made().ended().enter()
+    assert story.tell(Asked(id="q", verb="fail", session="s")).state.result == "failure"
+
+
+def test_next_pauses_after_each_step_it_is_asked_for_and_no_further() -> None:
+    story = Story(*steps(*["success"] * 4), pause=PausePlan(before_step=2)).made().ended().enter()
+    story.tell(Asked(id="q1", verb="next", session="s")).ended()
+    assert (story.state.status, story.state.paused, story.state.current) == (Status.PAUSED, "after_step", 2)
+    story.tell(Asked(id="q2", verb="next", session="s")).ended()
+    assert (story.state.status, story.state.current) == (Status.PAUSED, 3)
+    story.tell(Asked(id="q3", verb="continue", session="s")).ended()
+    assert story.state.status is Status.FINISHING
+    assert [step.choice for step in story.state.steps] == ["", "next", "continue", ""]
+
+
+def test_next_after_the_last_step_has_nothing_to_go_to() -> None:
+    story = Story(*steps("success"), pause=PausePlan(at_end=True)).made().ended().enter()
+    story.tell(Asked(id="q", verb="next", session="s"))
+    assert story.state.status is Status.PAUSED and "no step is left" in story.state.replies[-1].text
+
+
 def test_at_the_end_keeps_its_own_result() -> None:
     story = Story(*steps(), pause=PausePlan(at_end=True)).made().ended().ended(1)
     assert (story.state.status, story.state.paused) == (Status.PAUSED, "at_end")

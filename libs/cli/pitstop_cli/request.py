@@ -12,7 +12,7 @@ from pitstop_cli.exits import USAGE, Failure
 from pitstop_common.ids import run_id
 from pitstop_common.messages import Fault
 from pitstop_common.spec import JobSpec
-from pitstop_common.workflow import WorkflowError, compile_workflow
+from pitstop_common.workflow import StepNotFound, WorkflowError, compile_workflow, find_step
 
 _LISTED: Final = 20
 
@@ -22,6 +22,8 @@ class SshOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     direct: bool = False
     after_step: int | None = None
+    before_step: str | None = None
+    """Its number from 1, id or name."""
     on_failure: bool = False
     at_end: bool = False
     users: tuple[str, ...] = ()
@@ -33,12 +35,17 @@ class SshOptions(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def asked(self) -> bool:
         """Is there any session to come."""
-        return self.direct or self.after_step is not None or self.on_failure or self.at_end
+        return self.direct or self.at_step or self.on_failure or self.at_end
 
     @property
     def one_job(self) -> bool:
         """Does the option name a place that only one job can have."""
-        return self.direct or self.after_step is not None
+        return self.direct or self.at_step
+
+    @property
+    def at_step(self) -> bool:
+        """Does it pause at a step that is named."""
+        return self.after_step is not None or self.before_step is not None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +72,7 @@ def plan(
         body["priority"] = priority
     if retry:
         body["retry"] = retry
-    block = _ssh_block(ssh)
+    block = _ssh_block(ssh, specs)
     if block:
         body["ssh"] = block
     return Plan(run=run_id(org, request), body=body, jobs=tuple(spec.key for spec in specs), pause=_words(ssh, specs))
@@ -91,7 +98,7 @@ def _compiled(workflow: str, name: str, run: str, jobs: Sequence[str]) -> tuple[
 
 
 def _check_session(ssh: SshOptions, specs: Sequence[JobSpec]) -> None:
-    if ssh.direct and (ssh.after_step is not None or ssh.on_failure or ssh.at_end):
+    if ssh.direct and (ssh.at_step or ssh.on_failure or ssh.at_end):
         raise Failure(
             "--ssh opens a terminal at once and cannot be combined with a pause",
             next="leave --ssh away, or the other --ssh-… option",
@@ -100,38 +107,60 @@ def _check_session(ssh: SshOptions, specs: Sequence[JobSpec]) -> None:
     if not ssh.asked and (ssh.users or ssh.keys or ssh.connect_window or ssh.idle_timeout or ssh.max_duration):
         raise Failure(
             "--ssh-user, --ssh-key and the session's times need a session",
-            next="add --ssh, --ssh-after-step N, --ssh-on-failure or --ssh-at-end",
+            next="add --ssh, --ssh-after-step N, --ssh-before-step NAME, --ssh-on-failure or --ssh-at-end",
             code=USAGE,
         )
     if ssh.one_job and len(specs) != 1:
-        option = "--ssh" if ssh.direct else "--ssh-after-step"
+        option = "--ssh" if ssh.direct else "--ssh-after-step" if ssh.after_step is not None else "--ssh-before-step"
         raise Failure(
             f"{option} needs exactly one job; this run has {len(specs)}",
             next="name one: " + ", ".join(f"--job {spec.key}" for spec in specs[:_LISTED]),
             code=USAGE,
         )
-    if ssh.after_step is not None and not 1 <= ssh.after_step <= len(specs[0].steps):
-        steps = specs[0].steps
-        listed = "\n  ".join(f"{step.index} {step.name}" for step in steps[:_LISTED])
+    if ssh.after_step is not None and ssh.before_step is not None:
         raise Failure(
-            f"--ssh-after-step {ssh.after_step}: job {specs[0].key} has {len(steps)} steps, counted from 1",
-            next=f"its steps:\n  {listed}",
+            "--ssh-after-step and --ssh-before-step name one place each, and a run has one", next="leave one away",
             code=USAGE,
-        )
+        )  # fmt: skip
+    if ssh.at_step:
+        _check_step(ssh, specs[0])
 
 
-def _ssh_block(ssh: SshOptions) -> dict[str, Any]:
+def _check_step(ssh: SshOptions, job: JobSpec) -> None:
+    if ssh.after_step is not None and not 1 <= ssh.after_step <= len(job.steps):
+        wrong = f"--ssh-after-step {ssh.after_step}: job {job.key} has {len(job.steps)} steps, counted from 1"
+    else:
+        try:
+            _number(ssh, job)
+            return
+        except StepNotFound as error:
+            wrong = f"--ssh-before-step: {error}"
+    listed = "\n  ".join(f"{step.index} {step.name}" for step in job.steps[:_LISTED])
+    raise Failure(wrong, next=f"its steps:\n  {listed}", code=USAGE)
+
+
+def _number(ssh: SshOptions, job: JobSpec) -> int:
+    """Of the step that is named. Raises StepNotFound."""
+    if ssh.after_step is not None:
+        return ssh.after_step
+    named = ssh.before_step or ""
+    return find_step(job, int(named) if named.isdecimal() and len(named) < 6 else named)
+
+
+def _ssh_block(ssh: SshOptions, specs: Sequence[JobSpec]) -> dict[str, Any]:
     if not ssh.asked:
         return {}
     pause = [
         word
         for word, wanted in (
-            ("after_step", ssh.after_step is not None), ("on_failure", ssh.on_failure), ("at_end", ssh.at_end),
+            ("after_step", ssh.after_step is not None), ("before_step", ssh.before_step is not None),
+            ("on_failure", ssh.on_failure), ("at_end", ssh.at_end),
         )
         if wanted
     ]  # fmt: skip
     block: dict[str, Any] = {"pause": pause, "direct": ssh.direct, "users": list(ssh.users), "keys": list(ssh.keys)}
-    times = {"step": ssh.after_step, "connect_window": ssh.connect_window, "idle_timeout": ssh.idle_timeout,
+    step = _number(ssh, specs[0]) if ssh.at_step else None
+    times = {"step": step, "connect_window": ssh.connect_window, "idle_timeout": ssh.idle_timeout,
              "max_duration": ssh.max_duration}  # fmt: skip
     block |= {key: value for key, value in times.items() if value is not None}
     return {key: value for key, value in block.items() if value or key == "step"}
@@ -143,6 +172,9 @@ def _words(ssh: SshOptions, specs: Sequence[JobSpec]) -> str:
         words.append("a terminal as soon as there is a sandbox")
     if ssh.after_step is not None:
         words.append(f"pause after step {ssh.after_step} ({specs[0].steps[ssh.after_step - 1].name})")
+    if ssh.before_step is not None:
+        number = _number(ssh, specs[0])
+        words.append(f"pause before step {number} ({specs[0].steps[number - 1].name})")
     if ssh.on_failure:
         words.append("pause when a step fails")
     if ssh.at_end:

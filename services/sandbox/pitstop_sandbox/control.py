@@ -1,6 +1,7 @@
 """The host's side of `pitstop-step`: requests, replies and shown output, by files that hostile code can write.
 
-In the job folder: `open` exists while requests are looked for; `requests/<id>` holds `verb=…`, `session=…` lines;
+In the job folder: `open` exists while requests are looked for; `requests/<id>` holds `verb=…`, `session=…` lines
+(`requests/.<id>.env` beside it the asker's environment, for `env`);
 `replies/<id>` gets the exit code in its first line and then the text; `replies/<id>.out` the output being shown.
 """
 
@@ -10,10 +11,10 @@ import contextlib
 import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, cast, get_args
 
 import msgspec
 
@@ -21,12 +22,15 @@ from pitstop_sandbox.events import Asked, Reply, Verb
 from pitstop_sandbox.flow import refusal
 from pitstop_sandbox.model import JobState
 from pitstop_sandbox.notices import status
+from pitstop_sandbox.steps.difference import changed, parsed
 from pitstop_sandbox.steps.folder import Guarded, Tampered
 
 POLL_SECONDS: Final = 0.1
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _SESSION: Final = re.compile(r"[A-Za-z0-9._:-]{0,200}\Z")
 _MAX_REQUEST: Final = 1024
+_MAX_ENVIRONMENT: Final = 1024 * 1024
+_VERBS: Final = frozenset(get_args(Verb))
 _MAX_REQUESTS: Final = 16  # at one look
 _MAX_NAMES: Final = 256
 _MAX_SHOWN: Final = 64 * 1024 * 1024
@@ -38,6 +42,8 @@ class Request(msgspec.Struct, frozen=True):
     id: str
     verb: str
     session: str = ""
+    environment: bytes = b""
+    """Of the shell that asks, as /proc/PID/environ shows it; for `env` only."""
 
 
 def install(bin_folder: Path) -> None:
@@ -96,6 +102,7 @@ class Control:
                 if request is not None:
                     yield request
                 box.discard(name)
+                box.discard(f".{name}.env")
 
     def reply(self, id_: str, code: int, text: str) -> None:
         """Answer a request. What cannot be written is not: the asker has only harmed itself."""
@@ -105,7 +112,7 @@ class Control:
             Guarded.open(self._folder) as job,
             job.folder("replies") as box,
         ):
-            box.publish(id_, f"{code}\n{text}\n".encode("utf-8", "replace"))
+            box.publish(id_, (f"{code}\n{text}\n" if text else f"{code}\n").encode("utf-8", "replace"))
 
     def show(self, id_: str, lines: tuple[str, ...]) -> None:
         """Lines of the output that the asker waits for."""
@@ -129,11 +136,14 @@ class Control:
             self.shown_to_the_end(id_)
 
 
-def answer(request: Request, state: JobState, now: float) -> Asked | Reply | None:
-    """What becomes of a request: an answer at once, or an event for `decide`. None: it was heard before."""
+def answer(request: Request, state: JobState, now: float, env: Mapping[str, str]) -> Asked | Reply | None:
+    """What becomes of a request: an answer at once, or an event for `decide`. None: it was heard before. `env`: the
+    surroundings of the step."""
     if request.verb == "status":
         return Reply(request.id, 0, status(state, now))
-    if request.verb not in ("continue", "retry", "abort"):
+    if request.verb == "env":
+        return Reply(request.id, 0, "\n".join(changed(env, parsed(request.environment))))
+    if request.verb not in _VERBS:
         return Reply(request.id, 2, f"no such verb: {request.verb[:40]}")
     verb = cast(Verb, request.verb)
     if request.id in state.asked:
@@ -153,10 +163,11 @@ def _write(fd: int, data: bytes) -> None:
 def _parse(box: Guarded, name: str) -> Request | None:
     try:
         data = box.read(name, _MAX_REQUEST) if _ID.match(name) else None
+        if not data:
+            return None
+        fields = dict(line.split("=", 1) for line in data.decode("utf-8", "replace").splitlines() if "=" in line)
+        verb, session = fields.get("verb", ""), fields.get("session", "")
+        environment = box.read(f".{name}.env", _MAX_ENVIRONMENT) if verb == "env" else None
     except Tampered:
         return None
-    if not data:
-        return None
-    fields = dict(line.split("=", 1) for line in data.decode("utf-8", "replace").splitlines() if "=" in line)
-    session = fields.get("session", "")
-    return Request(name, fields.get("verb", ""), session if _SESSION.match(session) else "")
+    return Request(name, verb, session if _SESSION.match(session) else "", environment or b"")

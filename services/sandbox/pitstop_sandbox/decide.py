@@ -236,15 +236,15 @@ def _asked(t: Turn, event: Asked) -> None:
     refusal = flow.refusal(state, event.verb)
     if refusal:
         t.reply(event.id, 2, refusal)
-    elif event.verb == "continue":
-        t.reply(event.id, 0, "the job goes on")
-        flow.go(t, Going("continue", state.visitors.get(event.session, "")))
+    elif event.verb == "abort":
+        t.reply(event.id, 0, "the retry is being ended")
+        flow.kill(t, "abort")
     elif event.verb == "retry":
         t.set_step(state.current, choice="retry", by=state.visitors.get(event.session, ""))
         flow.start(t, state.current, Status.RETRYING, asker=event.id)
     else:
-        t.reply(event.id, 0, "the retry is being ended")
-        flow.kill(t, "abort")
+        t.reply(event.id, 0, notices.GOES_ON[event.verb].format(step=state.current))
+        flow.go(t, Going(event.verb, state.visitors.get(event.session, "")))
 
 
 def _stopped(t: Turn, event: Stopped) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from pitstop_common.messages import HostFact, Result, SshAddress
 
-Verb = Literal["continue", "retry", "abort"]
+Verb = Literal["continue", "retry", "skip", "fail", "next", "abort"]
 
 
 # -- events: what the journal holds ------------------------------------------------------------------------------

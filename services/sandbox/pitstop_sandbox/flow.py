@@ -101,7 +101,7 @@ def after_step(t: Turn) -> None:
     failed = done.result != "success" and not spec.continue_on_error
     if failed and state.job.pause.on_failure:
         _pause(t, "on_failure")
-    elif state.job.pause.after_step == state.current and not been(state, "after_step", state.current):
+    elif state.single or (state.job.pause.after_step == state.current and not been(state, "after_step", state.current)):
         _pause(t, "after_step")
     else:
         advance(t)
@@ -123,7 +123,7 @@ def _after_last(t: Turn) -> None:
 
 
 def _pause(t: Turn, reason: PauseReason) -> None:
-    t.set(status=Status.PAUSED, paused=reason, pauses=(*t.state.pauses, (reason, t.state.current)))
+    t.set(status=Status.PAUSED, paused=reason, pauses=(*t.state.pauses, (reason, t.state.current)), single=False)
     say_paused(t)
 
 
@@ -159,23 +159,35 @@ def resume(t: Turn, going: Going) -> None:
     """Go on with what comes after the pause."""
     state = t.state
     t.set(deadline=0, going=None, last_cause=going.cause or state.last_cause)
-    if going.choice == "continue" and state.paused in ("on_failure", "after_step"):
-        done = state.step(state.current)
-        t.set_step(state.current, choice=done.choice or "continue", by=done.by or going.by)
+    _choose(t, going)
     was = state.paused
-    t.set(paused="")
+    t.set(paused="", single=going.choice == "next")
     t.publish(JobResumed, choice=going.choice, by=going.by, step=state.current, report=report(t.state))
     text = notices.resumed(going.choice, going.by)
     t.note([text])
     if state.shell_open:
         t.do(Say(text))
-    if was == "before_step" and state.step(state.current).tries == 0:
+    if was == "before_step" and not t.state.step(state.current).result:
         t.set(current=state.current - 1)
         advance(t)
     elif was in ("at_end", "direct"):
         finish(t, "")
     else:
         advance(t)
+
+
+def _choose(t: Turn, going: Going) -> None:
+    """Write down what a person made of the step at the pause. Its exit code stays what it was."""
+    state = t.state
+    done = state.step(state.current) if state.current else None
+    if done is None or going.choice == "expired":
+        return
+    if going.choice in ("skip", "fail"):
+        result = "skip" if going.choice == "skip" else "failure"
+        t.set_step(state.current, result=result, choice=going.choice, by=going.by)
+    elif state.paused in ("on_failure", "after_step"):
+        choice = "next" if going.choice == "next" else "continue"
+        t.set_step(state.current, choice=done.choice or choice, by=done.by or going.by)
 
 
 def refusal(state: JobState, verb: Verb) -> str:
@@ -188,8 +200,21 @@ def refusal(state: JobState, verb: Verb) -> str:
         return "" if verb == "continue" else "the job's steps are over; only `continue` or `exit` is left"
     if state.status is not Status.PAUSED:
         return f"the job is not paused (it is {state.status.value})"
-    if verb == "retry" and (state.current == 0 or state.step(state.current).tries == 0):
+    return _refusal_at_pause(state, verb)
+
+
+def _refusal_at_pause(state: JobState, verb: Verb) -> str:
+    done = state.step(state.current) if state.current else None
+    if verb == "retry" and (done is None or done.tries == 0):
         return "the step has not run yet; `continue` runs it"
+    if verb == "skip" and (done is None or done.result in ("success", "skip")):
+        return (
+            f"step {state.current} is not to be skipped: it ended with {done.result}"
+            if done
+            else "no step is here to skip"
+        )
+    if verb == "next" and state.paused != "before_step" and state.current == len(state.steps):
+        return "no step is left; `continue` ends the job"
     return ""
 
 

@@ -43,7 +43,7 @@ class SessionState(msgspec.Struct, frozen=True, kw_only=True):
 class Going(msgspec.Struct, frozen=True):
     """How a pause is to end as soon as the retry in progress is over."""
 
-    choice: Literal["continue", "expired"]
+    choice: Literal["continue", "skip", "fail", "next", "expired"]
     by: str = ""
     cause: str = ""
 
@@ -82,6 +82,8 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
     """Until when somebody must have come in; 0: somebody has, or it is not paused."""
     pauses: tuple[tuple[PauseReason, int], ...] = ()
     """Where the job has been paused already, and why."""
+    single: bool = False
+    """It pauses again after the next step that runs."""
     sessions: dict[str, SessionState] = {}
     visitors: dict[str, str] = {}
     """Everybody who ever was in: session -> user."""

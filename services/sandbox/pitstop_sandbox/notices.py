@@ -19,7 +19,14 @@ _WHY = {
     "at_end": "at the end of the job, as asked",
     "direct": "after the last step; the job ends when its shells end",
 }
-VERBS = "`exit` resumes the job; `pitstop-step retry | continue | status | help`"
+VERBS = "`exit` resumes the job; `pitstop-step retry | continue | skip | fail | next | env | status | help`"
+GOES_ON = {
+    "continue": "the job goes on",
+    "skip": "step {step} counts as skipped; the job goes on",
+    "fail": "step {step} counts as failed; the steps after it go by their `if`",
+    "next": "the job goes on, and pauses after its next step",
+}
+"""What who asked for it reads."""
 
 
 def rfc3339(at: float) -> str:

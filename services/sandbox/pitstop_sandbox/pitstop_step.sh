@@ -6,6 +6,10 @@ help() {
     cat <<'END'
 pitstop-step continue   go on with the remaining steps (as `exit` from the last shell does)
 pitstop-step retry      run the step again, exactly as CI would; shows its output, returns its exit code
+pitstop-step skip       count the step as skipped, and go on
+pitstop-step fail       count the step as failed, and go on; the steps after it go by their `if`
+pitstop-step next       go on, and pause again after the next step
+pitstop-step env        what this shell has changed in the environment of the step; - the step's, + the shell's
 pitstop-step status     the steps, why the job is paused, who is in, until when
 pitstop-step help       this
 END
@@ -21,18 +25,18 @@ pause() {
 }
 
 case "${1:-help}" in
-    continue | retry | status) verb=$1 ;;
+    continue | retry | skip | fail | next | env | status) verb=$1 ;;
     help | -h | --help)
         help
         exit 0
         ;;
-    skip | fail | next | env) fail "\`$1\` comes later; today: continue, retry, status, help" ;;
     *) fail "no such verb: $1; try \`pitstop-step help\`" ;;
 esac
 
 [ -e "$folder/open" ] || fail "the job is not paused and nobody is in; there is nothing to $verb"
 
 ask() {
+    if [ "$1" = env ]; then cat /proc/self/environ >"$folder/requests/.$2.env" || fail "cannot write there"; fi
     printf 'verb=%s\nsession=%s\n' "$1" "${PITSTOP_SESSION:-}" >"$folder/requests/.$2" &&
         mv "$folder/requests/.$2" "$folder/requests/$2" || fail "cannot write to $folder/requests"
 }
@@ -69,7 +73,10 @@ fi
 [ -n "$shown" ] && cat <&3
 {
     read -r code
-    cat >&2
+    case "$verb" in
+        env | status) cat ;;
+        *) cat >&2 ;;
+    esac
 } <"$reply"
 rm -f "$reply" "$reply.out"
 exit "${code:-2}"

@@ -81,16 +81,18 @@ class Sessions(Machine):
     async def entry(self, session: Session, *, interactive: bool) -> Entry:
         """The surroundings of the step in progress, or of the one at the pause, with all exports so far."""
         state, workspace = self._job, self._workspace()
-        exports, _ = github.collect(self._folder / "job")
-        env = environment.surroundings(state, state.current, workspace, exports)
         spec = state.spec(state.current) if state.current else None
         return Entry(
-            env=environment.session_env(env, session.id),
+            env=environment.session_env(self._surroundings(), session.id),
             cwd=environment.folder(spec, workspace),
             shell=next(iter(state.shells), "/bin/sh"),
             umask=environment.UMASK,
             notice=entry(state) if interactive else "",
         )
+
+    def _surroundings(self) -> dict[str, str]:
+        exports, _ = github.collect(self._folder / "job")
+        return environment.surroundings(self._job, self._job.current, self._workspace(), exports)
 
     async def spawn(self, session: Session, argv: Sequence[str], entry: Entry, *, pty: Pty | None,
                     env: Mapping[str, str]) -> Process:  # fmt: skip
@@ -210,7 +212,7 @@ class Sessions(Machine):
         return self._job.status in PAUSING or (bool(self._job.sessions) and self._job.status is Status.STEPPING)
 
     def _request(self, request: control.Request) -> None:
-        answer = control.answer(request, self._job, self._clock())
+        answer = control.answer(request, self._job, self._clock(), self._surroundings())
         if isinstance(answer, Asked):
             self._take_exports()
             self._apply(answer)

@@ -19,6 +19,7 @@ def _session_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed((
         click.option("--ssh", "direct", is_flag=True, help="Open a terminal as soon as there is a sandbox."),
         click.option("--ssh-after-step", "after_step", type=int, metavar="N", help="Pause after step N (from 1)."),
+        click.option("--ssh-before-step", "before_step", metavar="NAME", help="Pause before it: name, id or number."),
         click.option("--ssh-on-failure", "on_failure", is_flag=True, help="Pause when a step fails."),
         click.option("--ssh-at-end", "at_end", is_flag=True, help="Pause after the last step."),
         click.option("--ssh-user", "users", multiple=True, metavar="USER", help="Let in somebody else, too."),
@@ -73,14 +74,15 @@ def command(
 
 
 def _ssh_options(
-    direct: bool, after_step: int | None, on_failure: bool, at_end: bool, users: tuple[str, ...],
-    keys: tuple[str, ...], connect_window: float | None, idle_timeout: float | None, max_duration: float | None,
+    direct: bool, after_step: int | None, before_step: str | None, on_failure: bool, at_end: bool,
+    users: tuple[str, ...], keys: tuple[str, ...], connect_window: float | None, idle_timeout: float | None,
+    max_duration: float | None,
 ) -> SshOptions:  # fmt: skip
     from pitstop_cli.commands.keys import read_keys
     from pitstop_cli.request import SshOptions
 
     return SshOptions(
-        direct=direct, after_step=after_step, on_failure=on_failure, at_end=at_end, users=users,
-        keys=tuple(key for file in keys for key in read_keys(file)), connect_window=connect_window,
+        direct=direct, after_step=after_step, before_step=before_step, on_failure=on_failure, at_end=at_end,
+        users=users, keys=tuple(key for file in keys for key in read_keys(file)), connect_window=connect_window,
         idle_timeout=idle_timeout, max_duration=max_duration,
     )  # fmt: skip

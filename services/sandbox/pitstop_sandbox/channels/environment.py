@@ -23,11 +23,16 @@ def added(sent: Mapping[str, str], step: Mapping[str, str], terminal: str | None
     kept = {
         name: value
         for name, value in sent.items()
-        if _ALLOWED.match(name) and name not in step and len(value) <= _MAX_VALUE and "\0" not in value
+        if may_send(name) and name not in step and len(value) <= _MAX_VALUE and "\0" not in value
     }
     if terminal is not None:
         kept["TERM"] = terminal if _TERM.match(terminal) else "dumb"
     return kept
+
+
+def may_send(name: str) -> bool:
+    """Is it one that a client's settings may bring."""
+    return _ALLOWED.match(name) is not None
 
 
 def size(columns: int, rows: int) -> tuple[int, int]:

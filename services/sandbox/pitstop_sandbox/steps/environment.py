@@ -15,6 +15,8 @@ BIN_FOLDER: Final = "/opt/pitstop/bin"
 RCFILE: Final = f"{BIN_FOLDER}/pitstop.bashrc"
 UMASK: Final = 0o022
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+RESERVED: Final = frozenset({"continue", "retry", "skip", "fail", "next"})
+"""Alone as a command of ssh, these are `pitstop-step` itself."""
 FILES: Final = {
     "GITHUB_ENV": "env",
     "GITHUB_PATH": "path",
@@ -102,7 +104,10 @@ def interpreter(spec: StepSpec, script: str, shells: Sequence[str]) -> tuple[str
 
 
 def session_argv(argv: Sequence[str], shell: str, *, interactive: bool) -> tuple[str, ...]:
-    """The program of a channel: a shell that reads no profile, so that nothing of the environment is reset."""
+    """The program of a channel: a shell that reads no profile, so that nothing of the environment is reset; or the
+    steering of the job, where one of its words is all there is."""
+    if len(argv) == 3 and list(argv[:2]) == [shell, "-c"] and argv[2].strip() in RESERVED:
+        return (f"{BIN_FOLDER}/pitstop-step", argv[2].strip())
     if not argv or argv[0] != shell or posixpath.basename(shell) != "bash":
         return tuple(argv) or (shell,)
     if len(argv) == 1:
