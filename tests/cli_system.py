@@ -73,11 +73,13 @@ class Home:
         """git in the checkout."""
         subprocess.run(["git", "-C", self.repo, *args], check=True, env=self.env)
 
-    def run(self, *args: str, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """A command to its end, off a terminal."""
+    def run(
+        self, *args: str, cwd: Path | None = None, stdin: str = "", env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """A command to its end, off a terminal. `env`: on top of the home's."""
         return subprocess.run(
-            [PITSTOP, *args], cwd=cwd or self._cwd(), env=self.env, input=stdin, capture_output=True, text=True,
-            timeout=SECONDS, check=False,
+            [PITSTOP, *args], cwd=cwd or self._cwd(), env=self.env | dict(env or {}), input=stdin,
+            capture_output=True, text=True, timeout=SECONDS, check=False,
         )  # fmt: skip
 
     def json(self, *args: str) -> Any:

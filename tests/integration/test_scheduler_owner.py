@@ -20,10 +20,12 @@ from pitstop_common.errors import Unavailable
 from pitstop_common.limits import OWNER_TTL
 from pitstop_common.telemetry import ServiceMetrics
 from pitstop_scheduler import changes as c
+from pitstop_scheduler.config import Config
 from pitstop_scheduler.log import Log
 from pitstop_scheduler.metrics import Metrics
 from pitstop_scheduler.partition import Partition
 from pitstop_scheduler.people import People
+from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.reading import Reading
 from pitstop_scheduler.verify import check
 
@@ -97,7 +99,7 @@ async def test_a_claim_whose_answer_was_lost_is_ones_own(bus: Bus) -> None:
 async def test_a_scheduler_that_has_not_read_the_log_to_its_end_answers_nothing(bus: Bus) -> None:
     """A host acts on the answer: it would end a job that this scheduler has not heard of yet."""
     log, other = Log(bus, 0), Log(bus, 0)
-    reading = Reading(bus, log, People(bus))
+    reading = Reading(bus, log, People(bus), Policy(log, Config(nats_url="")))
     try:
         await reading.current()
         for number in (1, 2):

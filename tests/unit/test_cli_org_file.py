@@ -14,6 +14,7 @@ from msgspec import UNSET
 from pitstop_cli.org_file import BadOrgFile, key_lines, read_org_file
 from pitstop_cli.org_words import difference_lines, differences, org_lines
 from pitstop_common.api import OrgLimits, OrgView
+from pitstop_common.roles import ProjectRules
 
 WHOLE = """\
 org = "acme"   # ours
@@ -27,6 +28,19 @@ longest_session = "1.5h"
 slots = 2
 [projects."a.b"]
 slots = 0
+"""
+RULES = """\
+org = "acme"
+[roles]
+ada = "admin"
+"*" = "read"
+[projects.web]
+ssh = false
+[projects.api]
+slots = 1
+ssh_role = "admin"
+[projects.api.roles]
+bob = "none"
 """
 
 
@@ -71,9 +85,9 @@ def test_every_fault_is_told_with_its_line() -> None:
         "org.toml:7: longest-session: unknown key; did you mean `longest_session`?",
         "org.toml:8: slots: must be at least 0 and at most 100000",
         "org.toml:10: projects.web.slots: must be a whole number, not true",
-        "org.toml:11: projects.web.wieght: unknown key; known: slots",
+        "org.toml:11: projects.web.wieght: unknown key; known: slots, ssh, ssh_role, roles",
         "org.toml:12: projects.'b c': no project has such a name: letters, digits, dots, - and _, at most 100",
-        "org.toml:14: projects.empty: has no `slots`",
+        "org.toml:14: projects.empty: says nothing; known: slots, ssh, ssh_role, roles",
     ]
 
 
@@ -158,8 +172,46 @@ def test_an_org_as_a_page() -> None:
         "  max duration     1 h from the first login, unless a run says",
         "  longest session  2 h, also as a run says or when extended",
         "  project web: 3 in use",
+        "  roles            no table: everybody has write",
+        "  your role        none",
     ]
     page = list(org_lines(view(configured=True, own_slots=0, slots=0, waiting=2, projects={"web": 2})))
     assert page[:3] == ["org acme", "  slots            3 in use, no limit, 1 of them for sessions",
                         "  waiting          2 jobs"]  # fmt: skip
-    assert page[-1] == "  project web: 3 of 2 in use"
+    assert "  project web: 3 of 2 in use" in page
+
+
+def test_roles_and_rules() -> None:
+    limits = read_org_file(RULES).limits
+    assert limits.projects == {"api": 1}
+    assert limits.roles == {"ada": "admin", "*": "read"}
+    assert limits.rules == {
+        "web": ProjectRules(ssh=False), "api": ProjectRules(ssh_role="admin", roles={"bob": "none"})
+    }  # fmt: skip
+    changes = list(difference_lines(differences(view(), limits)))
+    assert changes == [
+        "  projects.api.slots      the default -> 1",
+        "  roles                   no table: everybody has write -> a table",
+        "  roles.*                 not named -> read",
+        "  roles.ada               not named -> admin",
+        "  projects.api.ssh_role   write -> admin",
+        "  projects.api.roles.bob  not named -> none",
+        "  projects.web.ssh        true -> false",
+    ]
+    held = view(roles=limits.roles, rules=limits.rules, projects=limits.projects)
+    assert differences(held, msgspec.structs.replace(limits, slots=UNSET)) == []
+    assert "  project web: SSH is disabled" in list(org_lines(held))
+    assert "  roles            * read, ada admin" in list(org_lines(held))
+
+
+def test_wrong_roles_and_rules_are_told_with_their_lines() -> None:
+    assert faults(
+        'org = "acme"\n[roles]\nada = "owner"\n"a b" = "read"\n[projects.web]\nssh = "no"\nssh_role = "read"\n'
+        "[projects.web.roles]\nbob = 1\n"
+    ) == [
+        "org.toml:2: roles: 'a b' cannot be a name here",
+        "org.toml:3: roles.ada: must be one of admin, none, read, write",
+        "org.toml:6: projects.web.ssh: must be true or false, not text",
+        "org.toml:7: projects.web.ssh_role: must be one of admin, write",
+        "org.toml:9: projects.web.roles.bob: must be text, not a number",
+    ]

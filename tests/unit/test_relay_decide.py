@@ -63,6 +63,19 @@ def test_a_stranger_learns_no_user_but_whose_run_it_is(access: AccessReply) -> N
     assert "eve" not in verdict.text
 
 
+def test_whom_a_rule_keeps_out_is_told_which() -> None:
+    access = AccessReply(
+        found=True, job="j", status="paused", host="h", offers=True, owner="ada", barrier="ssh_role",
+        barrier_text="ada has the role read, and SSH needs write",
+    )  # fmt: skip
+    verdict = decide(ATTEMPT, access)
+    assert isinstance(verdict, Denial)
+    assert (verdict.code, verdict.text.splitlines()[0]) == (
+        "ssh_role",
+        "pitstop: ada has the role read, and SSH needs write.",
+    )
+
+
 def test_the_right_key_among_many() -> None:
     access = AccessReply(found=True, status="paused", host="h", offers=True, allowed=(OTHER, ADA))
     assert decide(ATTEMPT, access) == Admit(user="ada", host="h")

@@ -8,6 +8,7 @@ from itertools import count
 import pytest
 
 from pitstop_common.limits import KNOWN_FOR
+from pitstop_common.roles import ProjectRules
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.fold import fold
 from pitstop_scheduler.model import State
@@ -84,6 +85,18 @@ def test_a_snapshot_holds_what_was_when_it_began() -> None:
     history.queue()
     history.forget(1001.0)
     assert written + b"".join(pieces) == whole
+
+
+def test_roles_and_rules_are_in_a_snapshot_and_in_the_log() -> None:
+    history = History()
+    limits = c.Limits(
+        "acme", 1, 2, {}, 300.0, 7200.0, 3600.0, {"ada": "admin", "*": "read"}, {"web": ProjectRules(ssh=False)}
+    )  # fmt: skip
+    history.commit(limits)
+    back = read(b"".join(frames(freeze(history.state)))).org("acme")
+    assert (back.roles, back.rules) == ({"ada": "admin", "*": "read"}, {"web": ProjectRules(ssh=False)})
+    record = c.Record(1, 1, "o", 0, 0.0, 0, (limits,))
+    assert c.decode_record(c.encode_record(record)) == record
 
 
 @pytest.mark.parametrize("cut", [3, 10, -1])

@@ -19,8 +19,9 @@ from pitstop_common.messages import Fault
 from pitstop_common.validation import check_struct
 
 _DURATIONS: Final = ("pressure", "max_duration", "longest_session")
-_KEYS: Final = ("org", "slots", "weight", *_DURATIONS, "projects")
-_PROJECT_KEYS: Final = ("slots",)
+_KEYS: Final = ("org", "slots", "weight", *_DURATIONS, "roles", "projects")
+_RULES: Final = ("ssh", "ssh_role", "roles")
+_PROJECT_KEYS: Final = ("slots", *_RULES)
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _PLACE: Final = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.S)
 
@@ -89,8 +90,11 @@ def _check_org(found: dict[str, Any], faults: Faults) -> None:
 
 def _body(found: dict[str, Any], faults: Faults) -> dict[str, Any]:
     """The limits as the API takes them, as far as they can be told."""
-    body: dict[str, Any] = {key: found[key] for key in ("slots", "weight") if key in found}
-    body["projects"] = dict(_projects(found.get("projects", {}), faults))
+    body: dict[str, Any] = {key: found[key] for key in ("slots", "weight", "roles") if key in found}
+    tables = dict(_projects(found.get("projects", {}), faults))
+    body["projects"] = {name: table["slots"] for name, table in tables.items() if "slots" in table}
+    rules = {name: {key: table[key] for key in _RULES if key in table} for name, table in tables.items()}
+    body["rules"] = {name: said for name, said in rules.items() if said}
     for key in _DURATIONS:
         value = found.get(key)
         if isinstance(value, str):
@@ -104,14 +108,16 @@ def _body(found: dict[str, Any], faults: Faults) -> dict[str, Any]:
 
 
 def _check_values(body: dict[str, Any], faults: Faults) -> dict[str, Any]:
-    """As the API would. There a project is one number; in the file it is a table."""
+    """As the API would. There slots and rules of projects are two fields; in the file they are one table."""
     wrong = Faults()
     sound: dict[str, Any] = {}
     with contextlib.suppress(TooManyFaults):
         sound = check_struct(body, OrgLimits, wrong)
     for fault in wrong.found:
         keys = _keys(fault.pointer)
-        faults.add((*keys, "slots") if len(keys) == 2 else keys, fault.message)
+        if keys[0] == "projects" and len(keys) == 2:
+            keys = (*keys, "slots")
+        faults.add(("projects", *keys[1:]) if keys[0] == "rules" else keys, fault.message)
     return sound
 
 
@@ -131,10 +137,9 @@ def _projects(tables: object, faults: Faults) -> Iterator[tuple[str, Any]]:
             faults.add(path, f"must be a table: [projects.{name}], and in it slots = 2")
         else:
             _check_keys(table, _PROJECT_KEYS, faults, path)
-            if "slots" in table:
-                yield name, table["slots"]
-            elif not table:
-                faults.add(path, "has no `slots`")
+            if not table:
+                faults.add(path, f"says nothing; known: {', '.join(_PROJECT_KEYS)}")
+            yield name, table
 
 
 def _placed(faults: tuple[Fault, ...], text: str) -> tuple[Fault, ...]:

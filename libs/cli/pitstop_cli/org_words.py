@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -11,14 +11,15 @@ from msgspec import UNSET
 from pitstop_cli.console import plain
 from pitstop_cli.words import span
 from pitstop_common.api import OrgLimits, OrgView
+from pitstop_common.roles import ProjectRules, Role
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """A limit that changes. Slots None: the default of the deployment, 0: no limit."""
+    """A limit or a rule that changes. None: the default; of slots that of the deployment, where 0 is no limit."""
 
     key: str
-    old: int | float | None
-    new: int | float | None
+    old: int | float | str | None
+    new: int | float | str | None
 
 
 def differences(view: OrgView, wanted: OrgLimits) -> list[Difference]:
@@ -32,7 +33,24 @@ def differences(view: OrgView, wanted: OrgLimits) -> list[Difference]:
     ]
     for name in sorted({*view.projects, *wanted.projects}):
         found.append(Difference(f"projects.{name}.slots", view.projects.get(name), wanted.projects.get(name)))
+    found += _roles("roles", view.roles, wanted.roles)
+    for name in sorted({*view.rules, *wanted.rules}):
+        old, new = view.rules.get(name, ProjectRules()), wanted.rules.get(name, ProjectRules())
+        found.append(Difference(f"projects.{name}.ssh", _yes(old.ssh), _yes(new.ssh)))
+        found.append(Difference(f"projects.{name}.ssh_role", old.ssh_role, new.ssh_role))
+        found += _roles(f"projects.{name}.roles", old.roles, new.roles)
     return [one for one in found if one.old != one.new]
+
+
+def _roles(table: str, old: Mapping[str, Role] | None, new: Mapping[str, Role] | None) -> Iterator[Difference]:
+    if old is None or new is None:
+        yield Difference(table, None if old is None else "a table", None if new is None else "a table")
+    for user in sorted({*(old or {}), *(new or {})}):
+        yield Difference(f"{table}.{user}", (old or {}).get(user), (new or {}).get(user))
+
+
+def _yes(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def difference_lines(found: list[Difference]) -> Iterator[str]:
@@ -55,6 +73,21 @@ def org_lines(view: OrgView) -> Iterator[str]:
     for name in sorted({*view.projects, *view.used_by_project}):
         used, limit = view.used_by_project.get(name, 0), view.projects.get(name)
         yield f"  project {plain(name)}: " + (_used(used, limit) if limit is not None else f"{used} in use")
+    roles = _members(view.roles) if view.roles is not None else "no table: everybody has write"
+    yield f"  roles            {roles}"
+    yield f"  your role        {view.role}"
+    for name, rules in sorted(view.rules.items()):
+        yield f"  project {plain(name)}: " + "; ".join(_rules(rules))
+
+
+def _rules(rules: ProjectRules) -> Iterator[str]:
+    yield f"SSH for the role {rules.ssh_role}" if rules.ssh else "SSH is disabled"
+    if rules.roles:
+        yield f"roles: {_members(rules.roles)}"
+
+
+def _members(roles: Mapping[str, Role]) -> str:
+    return ", ".join(f"{user} {role}" for user, role in sorted(roles.items())) or "nobody has any"
 
 
 def _used(used: int, limit: int) -> str:
@@ -64,6 +97,8 @@ def _used(used: int, limit: int) -> str:
 def _value(key: str, value: Any) -> str:
     if key in {"pressure", "max_duration", "longest_session"}:
         return span(value)
-    if key == "weight":
+    if key == "weight" or key.endswith((".ssh", ".ssh_role")):
         return str(value)
+    if key.startswith("roles") or ".roles" in key:
+        return value or ("no table: everybody has write" if key == "roles" else "not named")
     return "the default" if value is None else str(value) if value else "no limit"

@@ -29,6 +29,12 @@ def write_private(path: Path, text: str) -> None:
     temporary.rename(path)
 
 
+def owner_name(environ: Mapping[str, str] = os.environ) -> str:
+    """Who starts a system: PITSTOP_ACTOR, else the user of the operating system."""
+    named = environ.get("PITSTOP_ACTOR", "")
+    return named if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", named) else os_actor()
+
+
 def os_actor() -> str:
     """The operating system's user name as one subject token."""
     try:

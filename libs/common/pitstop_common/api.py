@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -19,6 +19,7 @@ from pitstop_common.limits import (
 )
 from pitstop_common.messages import Fault, JobReport, JobView, RunView, UserKey
 from pitstop_common.requests import Project, RunRequest, Seconds
+from pitstop_common.roles import Role, Roles, Rules
 
 
 class ApiError(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +136,8 @@ class OrgLimits(msgspec.Struct, frozen=True, kw_only=True):
     """All limits of an org: what is left out becomes the default. Slots: jobs at once, 0: no limit. `weight`: its share
     when orgs compete. Seconds: `pressure` is the idle limit while runs of the org wait. From the first login:
     `max_duration` is how long a session lasts when its request does not say, `longest_session` the most that a request
-    may say or an extension reach."""
+    may say or an extension reach. `roles` null: whoever has a credential of the org has the role write. `rules`: what
+    projects say for themselves."""
 
     slots: _SLOTS | UnsetType = UNSET
     weight: Annotated[int, Meta(ge=1, le=MAX_WEIGHT)] = 1
@@ -143,12 +145,15 @@ class OrgLimits(msgspec.Struct, frozen=True, kw_only=True):
     pressure: Annotated[float, Meta(ge=MIN_PRESSURE, le=MAX_POLICY_SECONDS)] = PRESSURE
     max_duration: Seconds = MAX_DURATION
     longest_session: Seconds = LONGEST_SESSION
+    roles: Roles | None = None
+    rules: Rules = {}
 
 
 class OrgView(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of an org, and what is in use. `configured`: they were set for it; else they are the deployment's.
     `slots`: in force, 0: no limit; `own_slots` null: that is the default of the deployment. `used` slots, `debug` of
-    them for sessions; `waiting` jobs."""
+    them for sessions; `waiting` jobs. `roles` null: there is no table, so everybody has the role write. `role`: the
+    caller's own."""
 
     org: str
     configured: bool
@@ -163,6 +168,9 @@ class OrgView(msgspec.Struct, frozen=True, kw_only=True):
     pressure: float
     max_duration: float
     longest_session: float
+    roles: dict[str, Role] | None = None
+    rules: Rules = {}
+    role: Role = "none"
 
 
 class KeyAdd(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,24 +222,31 @@ class LetterList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verb(NamedTuple):
-    """What a verb is asked and answers. An error is answered with ApiError."""
+    """What a verb is asked and answers, and what it takes. An error is answered with ApiError.
+
+    `role` is needed `on`: the project of the run that the body names in `run` ("run"), the project that the body names
+    ("project"), the org ("org"), or any project of it ("member"). `others`: of whoever touches what is another's.
+    """
 
     request: type[msgspec.Struct]
     reply: type[msgspec.Struct]
+    role: Role
+    on: Literal["run", "project", "org", "member"]
+    others: Role = "none"
 
 
 VERBS: Final[dict[str, Verb]] = {
-    "run": Verb(RunRequest, RunReply),
-    "status": Verb(StatusRequest, RunStatusView),
-    "ls": Verb(ListRequest, ListReply),
-    "cancel": Verb(CancelRequest, Done),
-    "extend": Verb(ExtendRequest, Extended),
-    "org-show": Verb(Nothing, OrgView),
-    "org-apply": Verb(OrgLimits, OrgView),
-    "keys-add": Verb(KeyAdd, UserKey),
-    "keys-ls": Verb(Nothing, KeyList),
-    "keys-rm": Verb(KeyRemove, Done),
-    "dlq-ls": Verb(Nothing, LetterList),
-    "dlq-show": Verb(LetterRequest, LetterBody),
-    "dlq-replay": Verb(LetterRequest, Done),
+    "run": Verb(RunRequest, RunReply, "write", "project"),
+    "status": Verb(StatusRequest, RunStatusView, "read", "run"),
+    "ls": Verb(ListRequest, ListReply, "read", "member"),
+    "cancel": Verb(CancelRequest, Done, "write", "run", others="admin"),
+    "extend": Verb(ExtendRequest, Extended, "write", "run"),
+    "org-show": Verb(Nothing, OrgView, "read", "member"),
+    "org-apply": Verb(OrgLimits, OrgView, "admin", "org"),
+    "keys-add": Verb(KeyAdd, UserKey, "write", "member"),
+    "keys-ls": Verb(Nothing, KeyList, "write", "member"),
+    "keys-rm": Verb(KeyRemove, Done, "write", "member"),
+    "dlq-ls": Verb(Nothing, LetterList, "admin", "org"),
+    "dlq-show": Verb(LetterRequest, LetterBody, "admin", "org"),
+    "dlq-replay": Verb(LetterRequest, Done, "admin", "org"),
 }

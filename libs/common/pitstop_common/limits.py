@@ -30,6 +30,8 @@ MAX_SLOTS: Final = 100_000
 MAX_WEIGHT: Final = 1000
 MAX_PROJECTS: Final = 1000
 """Of one org: those with limits of their own."""
+MAX_PEOPLE: Final = 2000
+"""Named with a role in one org, or in one project."""
 MAX_TIMEOUT_MINUTES: Final = 7 * 24 * 60
 
 # -- the session policy (seconds) --------------------------------------------------------------------------------

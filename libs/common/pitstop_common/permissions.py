@@ -34,6 +34,8 @@ from pitstop_common.subjects import (
 SERVICES: Final = ("scheduler", "sandbox", "relay", "janitor")
 OWNER: Final = "owner"
 PUBLISHER: Final = "publisher"
+PASS: Final = "pass"
+"""People with a login of their own; each has an inbox of its own under `_INBOX_pass`."""
 
 _PING: Final = "$SRV.>"
 _NOUNS: Final = ("run", "job", "step", "sandbox", "ssh", "session", "org")
@@ -42,8 +44,14 @@ _OPEN_BOOKS: Final = (
     "KV_runs", "KV_keys", "KV_hosts", "KV_claims",
 )  # fmt: skip
 """What the owner may read. Not WORK and TIMERS: reading there takes from the hosts and the janitor."""
-_REPLIES: Final = ("_INBOX.>", "_INBOX_owner.>", "_INBOX_publisher.>")
+_REPLIES: Final = ("_INBOX.>", "_INBOX_owner.>", "_INBOX_publisher.>", "_INBOX_pass.>")
 """Where a scheduler may answer what another scheduler was asked."""
+
+
+def is_inbox(reply: str) -> bool:
+    """Is this where somebody hears an answer. Whoever answers says it with rights of his own: who asks must not be
+    able to choose a subject that he may not publish on himself."""
+    return reply.partition(".")[0] in {"_INBOX", *(f"_INBOX_{user}" for user in (*SERVICES, OWNER, PUBLISHER, PASS))}
 
 
 class Rights(msgspec.Struct, frozen=True, kw_only=True):

@@ -103,6 +103,8 @@ def _is_kind(value: Any, type_: inspect.Type) -> bool:
     match type_:
         case inspect.AnyType():
             return True
+        case inspect.NoneType():
+            return value is None
         case inspect.StrType() | inspect.LiteralType():
             return isinstance(value, str)
         case inspect.BoolType():

@@ -21,6 +21,8 @@ def decide(attempt: Attempt, access: AccessReply) -> Verdict:
     if access.status in _OVER:
         return ended(attempt.job)
     user = next((allowed.user for allowed in access.allowed if allowed.key == attempt.key), "")
+    if not user and access.barrier:
+        return _deny(access.barrier, f"{access.barrier_text}.", f"The run: pitstop status {run_of_job(attempt.job)}")
     if not user:
         return _stranger(attempt, access)
     if not access.offers:

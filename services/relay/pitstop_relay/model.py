@@ -8,7 +8,7 @@ import msgspec
 
 Code = Literal[
     "malformed", "sha1", "bad_signature", "unknown_job", "key_unknown", "not_your_run", "ended", "no_ssh", "queued",
-    "starting", "host_unreachable", "scheduler_unreachable", "draining",
+    "starting", "ssh_disabled", "ssh_role", "ssh_context", "host_unreachable", "scheduler_unreachable", "draining",
 ]  # fmt: skip
 """Why a login was refused: stable, for `ssh.denied`, metrics and scripts."""
 

@@ -20,9 +20,10 @@ from nats.micro.service import Service
 
 from pitstop_common import ids, subjects
 from pitstop_common import messages as m
+from pitstop_common.api import VERBS
 from pitstop_common.bus import Bus
 from pitstop_common.errors import NotFound, PitstopError, Unavailable
-from pitstop_common.permissions import PUBLISHER
+from pitstop_common.permissions import PUBLISHER, is_inbox
 from pitstop_common.public_keys import parse_public_key
 from pitstop_common.pull import read_all, rfc3339
 from pitstop_common.streams import DLQ
@@ -33,22 +34,25 @@ from pitstop_scheduler.calls import DECIDED_WITHIN, Caller, Handler, Teller, Wro
 from pitstop_scheduler.intake import Intake, Refusal, new_request_id
 from pitstop_scheduler.log import Log
 from pitstop_scheduler.people import People
+from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.reading import Reading
 from pitstop_scheduler.request import BadRequest, read_request
 
 log = logging.getLogger(__name__)
 
-_CODES = {"not_found": "404", "denied": "403", "unavailable": "503", "ssh_disabled": "403", "ssh_no_key": "403"}
+_CODES = {"not_found": "404", "denied": "403", "unavailable": "503", "ssh_disabled": "403", "ssh_no_key": "403",
+          "ssh_role": "403"}  # fmt: skip
 
 
 class Api:
     """Every verb. Shared by all schedulers (one queue group)."""
 
-    def __init__(self, bus: Bus, log_: Log, intake: Intake, people: People, reading: Reading) -> None:
+    def __init__(self, bus: Bus, log_: Log, intake: Intake, people: People, reading: Reading, policy: Policy) -> None:
         self._bus, self._log, self._intake, self._people, self._reading = bus, log_, intake, people, reading
+        self._policy = policy
         self._teller = Teller(bus, log_)
         self._sessions = Sessions(log_, self._teller, reading)
-        self._orgs = Orgs(self._teller, reading)
+        self._orgs = Orgs(self._teller, reading, policy)
 
     async def serve(self, service: Service) -> None:
         """Register the endpoints."""
@@ -59,15 +63,21 @@ class Api:
             "dlq-ls": self._dlq_ls, "dlq-show": self._dlq_show, "dlq-replay": self._dlq_replay,
         }  # fmt: skip
         for verb, handler in verbs.items():
-            await service.add_endpoint(name=verb, subject=subjects.api("*", "*", verb), handler=self._answer(handler))
+            await service.add_endpoint(
+                name=verb, subject=subjects.api("*", "*", verb), handler=self._answer(verb, handler)
+            )
         await service.add_endpoint(name="access", subject=subjects.service("access"), handler=self._access)
         await service.add_endpoint(name="job", subject=subjects.service("job"), handler=self._job)
 
-    def _answer(self, handler: Handler) -> Callable[[MicroRequest], Awaitable[None]]:
+    def _answer(self, verb: str, handler: Handler) -> Callable[[MicroRequest], Awaitable[None]]:
         async def answer(request: MicroRequest) -> None:
             _, org, actor, _ = request.subject.split(".")
+            caller = Caller(org, actor)
+            if not is_inbox(request._msg.reply):
+                return  # an answer anywhere else would be published with the scheduler's rights
             try:
-                await request.respond(msgspec.json.encode(await handler(Caller(org, actor), request)))
+                await self._admit(verb, caller, request)
+                await request.respond(msgspec.json.encode(await handler(caller, request)))
             except (BadRequest, Refusal) as error:
                 code = "400" if isinstance(error, BadRequest) else _CODES[error.code]
                 body = {"error": error.code, "message": str(error), "errors": error.faults}
@@ -84,6 +94,13 @@ class Api:
 
         return answer
 
+    async def _admit(self, verb: str, caller: Caller, request: MicroRequest) -> None:
+        """What the table of verbs says. Raises Denied; Wrong and NotFound of a run that cannot be told."""
+        if VERBS[verb].on == "run" and body_of(request).get("run"):
+            self._policy.need(caller, verb, *await self._reading.whose(caller.org, text_of(request, "run")))
+        elif VERBS[verb].on in {"member", "org"}:  # a handler itself refuses a body that names no run or project
+            self._policy.need(caller, verb)
+
     # -- runs ----------------------------------------------------------------------------------------------------------
 
     async def _run(self, caller: Caller, asked: MicroRequest) -> dict[str, Any]:
@@ -93,6 +110,7 @@ class Api:
                 fault = m.Fault(pointer="/actor", message=f"you are {caller.actor}: leave it out, or name yourself")
                 raise BadRequest((fault,), caller.org, request.id)
             request = msgspec.structs.replace(request, actor=caller.actor)
+        self._policy.need(caller, "run", request.project)
         if not request.id:
             request = msgspec.structs.replace(request, id=new_request_id())
         run = ids.run_id(request.org, request.id)
@@ -112,7 +130,9 @@ class Api:
 
     async def _ls(self, caller: Caller, asked: MicroRequest) -> Any:
         body = body_of(asked)
-        found = await self._reading.list(caller.org, everything=bool(body.get("all")))
+        found = await self._reading.list(
+            caller.org, everything=bool(body.get("all")), sees=lambda project: self._policy.may_read(caller, project)
+        )
         if body.get("ssh"):
             jobs: Any = found["jobs"]
             found["jobs"] = [job for job in jobs if job.use == "debug" or job.sessions]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 
+import msgspec
 from msgspec import UNSET
 from nats.micro.request import Request as MicroRequest
 
@@ -13,18 +14,19 @@ from pitstop_common import subjects
 from pitstop_common.api import OrgLimits, OrgView
 from pitstop_common.pull import rfc3339
 from pitstop_scheduler.calls import Caller, Teller, checked
+from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.reading import Reading
 
 
 class Orgs:
     """Verbs about the caller's org."""
 
-    def __init__(self, teller: Teller, reading: Reading) -> None:
-        self._teller, self._reading = teller, reading
+    def __init__(self, teller: Teller, reading: Reading, policy: Policy) -> None:
+        self._teller, self._reading, self._policy = teller, reading, policy
 
     async def show(self, caller: Caller, _: MicroRequest) -> OrgView:
         """As the log has it."""
-        return self._reading.org(caller.org)
+        return self._view(caller)
 
     async def apply(self, caller: Caller, asked: MicroRequest) -> OrgView:
         """Set all limits at once. Raises Wrong, Unavailable."""
@@ -33,7 +35,11 @@ class Orgs:
             id=f"configured.{uuid.uuid4().hex}", time=rfc3339(time.time()), org=caller.org, run=subjects.NOBODY,
             slots=None if limits.slots is UNSET else limits.slots, weight=limits.weight, projects=limits.projects,
             pressure=limits.pressure, max_duration=limits.max_duration, longest_session=limits.longest_session,
-            by=caller.actor,
+            roles=limits.roles, rules=limits.rules, by=caller.actor,
         )  # fmt: skip
         await self._teller.tell(fact)
-        return self._reading.org(caller.org)
+        return self._view(caller)
+
+    def _view(self, caller: Caller) -> OrgView:
+        role = self._policy.role(caller.org, caller.actor)
+        return msgspec.structs.replace(self._reading.org(caller.org), role=role)

@@ -12,6 +12,7 @@ import msgspec
 
 from pitstop_common.limits import MAX_DURATION
 from pitstop_common.messages import ExpiryReason, PauseReason, Result
+from pitstop_common.roles import ProjectRules, Role
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True, tag_field="t"):
@@ -241,7 +242,7 @@ class HostLost(Change, frozen=True, array_like=True, tag="z"):
 
 
 class Limits(Change, frozen=True, array_like=True, tag="m"):
-    """Limits of an org from now on. 0 = none; `slots` None: the default."""
+    """Limits and rules of an org from now on. 0 = none; `slots` None: the default; `roles` None: no table."""
 
     org: str
     slots: int | None
@@ -250,6 +251,8 @@ class Limits(Change, frozen=True, array_like=True, tag="m"):
     pressure: float
     longest_session: float
     max_duration: float = MAX_DURATION
+    roles: dict[str, Role] | None = None
+    rules: dict[str, ProjectRules] = {}
 
 
 class Defaults(Change, frozen=True, array_like=True, tag="k"):

@@ -16,5 +16,7 @@ class Config(ServiceConfig, frozen=True, kw_only=True):
     """Jobs of one pool at once (its hosts' capacity bounds it anyway)."""
     ssh_disabled: tuple[str, ...] = ()
     """Projects that offer no session, as `org/project`; `org/*` for all of an org."""
+    admins: tuple[str, ...] = ()
+    """People who are admins whatever the orgs say, as `org/user`; `*/user` in every org."""
     snapshot_every: int = 2000
     """Records of the decision log between two snapshots."""

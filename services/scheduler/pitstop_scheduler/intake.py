@@ -20,9 +20,9 @@ from pitstop_common.pull import Delivery, Pull, rfc3339
 from pitstop_common.spec import RunSpec
 from pitstop_common.streams import REQ, REQ_ORG, intake_consumer
 from pitstop_common.telemetry import headers, new_trace, trace_of
-from pitstop_scheduler.config import Config
 from pitstop_scheduler.metrics import Metrics
 from pitstop_scheduler.people import People
+from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.request import BadRequest, Request, compile_run, read_request
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ class Taken(NamedTuple):
 class Intake:
     """Shared by all schedulers: a queue consumer on each of the two request streams."""
 
-    def __init__(self, bus: Bus, config: Config, people: People, metrics: Metrics) -> None:
-        self._bus, self._config, self._people, self._metrics = bus, config, people, metrics
+    def __init__(self, bus: Bus, people: People, policy: Policy, metrics: Metrics) -> None:
+        self._bus, self._people, self._policy, self._metrics = bus, people, policy, metrics
 
     async def run(self, stream: str, stopping: asyncio.Event) -> None:
         """Take in what comes on REQ or REQ_ORG, many at once, until told to stop."""
@@ -158,13 +158,14 @@ class Intake:
     async def _admit(self, request: Request) -> None:
         if not request.ssh:
             return
-        name = f"{request.org}/{request.project}"
-        if {name, f"{request.org}/*"} & set(self._config.ssh_disabled):
-            text = (f"SSH is disabled for project {name}. Who operates the scheduler can allow it: take it out of "
-                    "PITSTOP_SSH_DISABLED; or leave `ssh` out of the request")  # fmt: skip
-            raise Refusal("ssh_disabled", (m.Fault(pointer="/ssh", message=text),), request)
         session = request.session
-        if not await self._people.allowed(request.org, request.actor, session.users, session.keys):
+        barred = [self._policy.barred(request.org, request.project, user) for user in (request.actor, *session.users)]
+        asker = barred[0] if request.actor or not session.users or all(barred) else None
+        if asker is not None:
+            text = f"{asker.text}; or leave `ssh` out of the request"
+            raise Refusal(asker.code, (m.Fault(pointer="/ssh", message=text),), request)
+        keys = await self._people.allowed(request.org, request.actor, session.users, session.keys)
+        if all(self._policy.barred(request.org, request.project, key.user) for key in keys):
             who = " or ".join(filter(None, [request.actor, *session.users])) or "the actor (none is named)"
             text = (f"nobody could enter: no SSH key is registered for {who} in org {request.org}. Register one with "
                     "`pitstop keys add ~/.ssh/id_ed25519.pub`, or send one in `ssh.keys`")  # fmt: skip

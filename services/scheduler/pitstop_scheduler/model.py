@@ -15,6 +15,7 @@ import msgspec
 
 from pitstop_common.limits import KNOWN_FOR, LONGEST_SESSION, MAX_DURATION, PRESSURE
 from pitstop_common.messages import ExpiryReason, JobStatus, PauseReason, Result
+from pitstop_common.roles import ProjectRules, Role
 from pitstop_scheduler.queues import Queues
 
 _KNOWN_STEP: Final = 600.0
@@ -101,6 +102,10 @@ class Org(msgspec.Struct):
     """Since when runs of the org wait; 0: none does."""
     configured: bool = False
     """Its limits were set, and are not those of the deployment."""
+    roles: dict[str, Role] | None = None
+    """None: no table, whoever has a credential of the org has the role write. Never changed in place."""
+    rules: dict[str, ProjectRules] = {}
+    """Of projects. Never changed in place."""
 
 
 class Host(msgspec.Struct):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from datetime import datetime
 
 import msgspec
@@ -21,6 +22,7 @@ from pitstop_common.streams import IN, SPECS
 from pitstop_scheduler.grants import org_limit, reason_to_wait
 from pitstop_scheduler.log import Log
 from pitstop_scheduler.people import People
+from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.views import job_view, run_view
 
 _decode_spec = msgspec.json.Decoder(RunSpec).decode
@@ -32,8 +34,8 @@ _CURRENT_WITHIN = 0.9
 class Reading:
     """Questions that any scheduler can answer."""
 
-    def __init__(self, bus: Bus, log: Log, people: People) -> None:
-        self._bus, self._log, self._people = bus, log, people
+    def __init__(self, bus: Bus, log: Log, people: People, policy: Policy) -> None:
+        self._bus, self._log, self._people, self._policy = bus, log, people, policy
         self._runs = Bucket(bus, "runs")
         self._specs: dict[str, RunSpec] = {}
 
@@ -87,15 +89,17 @@ class Reading:
         return await self._ended(org, run_id)
 
     async def _ended(self, org: str, run: str) -> RunStatusView:
-        entry = await self._runs.get(f"{org}.{run}")
-        if entry is None or entry.value is None:
-            raise NotFound(f"there is no run {run} in org {org}; `pitstop ls --all` shows those there are")
+        view = await self._stored_run(org, run)
         stored = await self._runs.scan(f"{org}.{run}.*")
         views = [m.decode_job_view(one.value) for one in stored.values() if one.value is not None]
         views.sort(key=lambda view: int(view.job.rpartition("-")[2]))
-        return RunStatusView(
-            run=m.decode_run_view(entry.value), jobs=tuple([await self._status(view) for view in views])
-        )
+        return RunStatusView(run=view, jobs=tuple([await self._status(view) for view in views]))
+
+    async def _stored_run(self, org: str, run: str) -> m.RunView:
+        entry = await self._runs.get(f"{org}.{run}")
+        if entry is None or entry.value is None:
+            raise NotFound(f"there is no run {run} in org {org}; `pitstop ls --all` shows those there are")
+        return m.decode_run_view(entry.value)
 
     async def _status(self, view: m.JobView) -> JobStatusView:
         state = self._log.state
@@ -105,7 +109,11 @@ class Reading:
         job_spec = spec.job(view.job)
         if job_spec.pause.any and view.status != "finished":
             keys = await self._people.allowed(spec.org, spec.actor, spec.session.users, spec.session.keys)
-            allowed = tuple({"user": key.user, "fingerprint": key.fingerprint} for key in keys)
+            allowed = tuple(
+                {"user": key.user, "fingerprint": key.fingerprint}
+                for key in keys
+                if self._policy.barred(spec.org, spec.project, key.user) is None
+            )
         position, reason = self._place(view)
         return JobStatusView(
             job=view, report=report, message=message, position=position, reason=reason, allowed=allowed,
@@ -137,6 +145,14 @@ class Reading:
                     return stored.report, stored.message
         return None, ""
 
+    async def whose(self, org: str, id: str) -> tuple[str, str]:
+        """The project and the actor of a run, by its id or that of a job. Raises NotFound, Unavailable."""
+        run = self._log.state.run(run_of_job(id))
+        if run is not None and run.org == org:
+            return run.project, run.actor
+        view = await self._stored_run(org, run_of_job(id))
+        return view.project, view.actor
+
     async def access(self, request: m.AccessRequest) -> m.AccessReply:
         """Who may enter a job. Raises Unavailable."""
         await self.current()
@@ -146,7 +162,10 @@ class Reading:
         except NotFound:
             return m.AccessReply(found=False, job=request.job)
         session = spec.session
-        allowed = await self._people.allowed(spec.org, spec.actor, session.users, session.keys)
+        keys = await self._people.allowed(spec.org, spec.actor, session.users, session.keys)
+        barred = {key.user: self._policy.barred(spec.org, spec.project, key.user) for key in keys}
+        allowed = [key for key in keys if barred[key.user] is None]
+        shut = next((barred[key.user] for key in keys if key.fingerprint == request.fingerprint), None)
         owner = ""
         if request.fingerprint and all(key.fingerprint != request.fingerprint for key in allowed):
             owner = await self._people.owner_of(spec.org, request.fingerprint)
@@ -154,6 +173,7 @@ class Reading:
             found=True, job=view.job, attempt=view.attempt, org=view.org, run=view.run, project=view.project,
             request=spec.request, actor=spec.actor, status=view.status, host=view.host,
             incarnation=view.incarnation, offers=spec.job(view.job).pause.any, allowed=tuple(allowed), owner=owner,
+            barrier=shut.code if shut else "", barrier_text=shut.text if shut else "",
         )  # fmt: skip
 
     def org(self, name: str) -> OrgView:
@@ -166,6 +186,7 @@ class Reading:
             debug=debug, waiting=sum(1 for _ in state.waiting(name)), weight=org.weight, projects=org.projects,
             used_by_project={project: used for project, used in org.used_by_project.items() if used},
             pressure=org.pressure, max_duration=org.max_duration, longest_session=org.longest_session,
+            roles=org.roles, rules=org.rules,
         )  # fmt: skip
 
     async def now(self) -> float:
@@ -176,8 +197,9 @@ class Reading:
                 return datetime.fromisoformat(told[:26].rstrip("Z") + "+00:00").timestamp()
         return self._log.state.now
 
-    async def list(self, org: str, *, everything: bool) -> dict[str, object]:
-        """Runs and jobs of an org: living ones, or all that are remembered; and its slots."""
+    async def list(self, org: str, *, everything: bool, sees: Callable[[str], bool]) -> dict[str, object]:
+        """Runs and jobs of an org, of the projects that one `sees`: living ones, or all that are remembered; and its
+        slots."""
         state = self._log.state
         runs = {run.id: run_view(run, state.head) for run in state.runs.values() if run.org == org}
         jobs = {
@@ -196,6 +218,8 @@ class Reading:
             runs = {id: run for id, run in runs.items() if run.status != "finished"}
         used = state.org(org).used
         debug = sum(1 for job in jobs.values() if job.use == "debug")
+        runs = {id: run for id, run in runs.items() if sees(run.project)}
+        jobs = {id: job for id, job in jobs.items() if sees(job.project)}
         return {
             "runs": sorted(runs.values(), key=lambda run: run.created),
             "jobs": sorted(jobs.values(), key=lambda job: (job.queued, job.job)),

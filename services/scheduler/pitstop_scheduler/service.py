@@ -15,6 +15,7 @@ from pitstop_scheduler.log import Log
 from pitstop_scheduler.metrics import Metrics
 from pitstop_scheduler.partition import Partition
 from pitstop_scheduler.people import People
+from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.reading import Reading
 
 
@@ -24,7 +25,8 @@ async def main(runtime: Runtime, config: Config) -> None:
     metrics = Metrics(runtime.metrics)
     people = People(bus)
     log = Log(bus, partition=0, snapshot_every=config.snapshot_every)
-    intake = Intake(bus, config, people, metrics)
+    policy = Policy(log, config)
+    intake = Intake(bus, people, policy, metrics)
     defaults = Defaults(config.org_slots, config.project_slots, config.pool_slots)
     partition = Partition(bus, log, f"scheduler-{secrets.token_hex(4)}", defaults, metrics)
     try:
@@ -33,7 +35,7 @@ async def main(runtime: Runtime, config: Config) -> None:
             tasks.create_task(intake.run(REQ, runtime.stopping))
             tasks.create_task(intake.run(REQ_ORG, runtime.stopping))
             await partition.followed.wait()
-            await Api(bus, log, intake, people, Reading(bus, log, people)).serve(runtime.service)
+            await Api(bus, log, intake, people, Reading(bus, log, people, policy), policy).serve(runtime.service)
             await bus.nc.flush()  # the endpoints are heard of before anybody is told to ask
             runtime.ready()
     finally:

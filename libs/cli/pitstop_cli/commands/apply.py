@@ -1,4 +1,4 @@
-"""`pitstop apply`: the limits of an org from a file."""
+"""`pitstop apply`: limits, roles and rules of an org from a file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MAX_BYTES: Final = 128 * 1024
 
 
 @click.command("apply")
-@click.option("-f", "--file", "source", required=True, metavar="FILE|-", help="The limits, as TOML.")
+@click.option("-f", "--file", "source", required=True, metavar="FILE|-", help="Limits, roles and rules, as TOML.")
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")
 @system_options
 @output_option
 def command(source: str, dry_run: bool, nats: str | None, org: str | None, output: str) -> None:
-    """Set the limits of an org to what a file says, at once and without a question; the difference is printed.
+    """Set limits, roles and rules of an org to what a file says, at once, without a question; the difference is told.
 
     The file says everything: what it leaves out becomes the default. Lower limits end nothing that runs; no further
     job starts until enough have ended.
@@ -38,6 +38,13 @@ def command(source: str, dry_run: bool, nats: str | None, org: str | None, outpu
     longest_session = "2h"     # of a session, at most        [2h]
     [projects.web]
     slots = 2                  #                              [the scheduler's PITSTOP_PROJECT_SLOTS]
+    ssh = false                # no session in this project   [true]
+    ssh_role = "admin"         # what it takes to enter       [write]
+    [projects.web.roles]       # over those of the org
+    bob = "read"
+    [roles]                    # none, read, write or admin   [no table: everybody has write]
+    ada = "admin"
+    "*" = "read"               # everybody who is not named   [none]
 
     \b
     JSON: {"changes": [{"key", "old", "new"}], "applied": bool, "now": as of `pitstop org show -o json`};

@@ -26,7 +26,8 @@ def show(name: str | None, nats: str | None, org: str | None, output: str) -> No
     \b
     JSON: {"org", "configured", "slots": 0 = no limit, "own_slots": null = the default, "used", "debug", "waiting",
     "weight", "projects": {name: slots}, "used_by_project", "pressure": seconds, "max_duration": seconds,
-    "longest_session": seconds}
+    "longest_session": seconds, "roles": null = no table, "rules": {project: {"ssh", "ssh_role", "roles"}}, "role": your
+    own}
     """
     view = run_async(_show(find(nats, one_org(name, org, "the argument"))))
     if output == "json":

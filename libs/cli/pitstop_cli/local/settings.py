@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from pitstop_cli.paths import owner_name
+
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PITSTOP_LOG_LEVEL")
 _LIMITS: Final = ("PITSTOP_IDLE_", "PITSTOP_HOST_LOST_AFTER", "PITSTOP_SCAN_INTERVAL", "PITSTOP_HEARTBEAT_INTERVAL")
 
@@ -25,6 +27,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs at once of one org; 0: as many as `slots`."""
     sandbox: str = "auto"
     org: str = "local"
+    owner: str = msgspec.field(default_factory=owner_name)
+    """Whose system it is: an admin of every org, with no login."""
 
 
 def environment(
@@ -46,7 +50,7 @@ def environment(
 def _own(service: str, options: Options, ssh_port: int) -> dict[str, str]:
     tls = options.dir / "tls"
     if service == "scheduler":
-        return {"PITSTOP_ORG_SLOTS": str(options.org_slots or options.slots)}
+        return {"PITSTOP_ORG_SLOTS": str(options.org_slots or options.slots), "PITSTOP_ADMINS": f"*/{options.owner}"}
     if service == "relay":
         return {
             "PITSTOP_SSH_LISTEN": f"127.0.0.1:{ssh_port}",

@@ -15,7 +15,7 @@ from pitstop_cli.local import credentials, tls
 from pitstop_cli.local.child import Backoff, Child, python
 from pitstop_cli.local.ports import Ports
 from pitstop_cli.local.settings import Options, environment
-from pitstop_cli.paths import os_actor, write_private
+from pitstop_cli.paths import write_private
 from pitstop_common.embedded import EmbeddedServer
 from pitstop_common.errors import PitstopError, Unavailable
 from pitstop_common.permissions import OWNER, PUBLISHER, SERVICES
@@ -154,7 +154,7 @@ class LocalSystem:
 
     def _write_client(self) -> None:
         facts = msgspec.to_builtins(self.facts())
-        client = {**facts, "org": self._options.org, "actor": os_actor(), "local": True, "pid": os.getpid()}
+        client = {**facts, "org": self._options.org, "actor": self._options.owner, "local": True, "pid": os.getpid()}
         write_private(self._dir / "client.json", msgspec.json.encode(client).decode() + "\n")
         publisher = {"nats": self._nats.url(PUBLISHER), "org": self._options.org, "inbox_prefix": "_INBOX_publisher"}
         write_private(self._dir / "publisher.json", msgspec.json.encode(publisher).decode() + "\n")

@@ -5,7 +5,7 @@ message that brought it about. Times of day (`time`) are RFC 3339 in UTC and onl
 server's time stamp of the stored message.
 """
 
-from pitstop_common.messages.asking import AccessReply, AccessRequest, AllowedKey, DialReply, DialRequest
+from pitstop_common.messages.asking import AccessReply, AccessRequest, AllowedKey, Barrier, DialReply, DialRequest
 from pitstop_common.messages.codec import (
     decode_chunk,
     decode_command,
@@ -75,6 +75,7 @@ __all__ = [
     "AccessReply",
     "AccessRequest",
     "AllowedKey",
+    "Barrier",
     "Choice",
     "Claim",
     "Command",

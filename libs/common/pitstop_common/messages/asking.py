@@ -8,6 +8,9 @@ import msgspec
 
 from pitstop_common.messages.parts import JobStatus
 
+Barrier = Literal["ssh_disabled", "ssh_role", "ssh_context"]
+"""Rules that keep a person out of a session, whatever keys they have: stable codes."""
+
 
 class AccessRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Who may enter this job? `fingerprint`: the key that signed; if it is not among the allowed, its owner is said."""
@@ -26,7 +29,8 @@ class AllowedKey(msgspec.Struct, frozen=True, kw_only=True):
 
 class AccessReply(msgspec.Struct, frozen=True, kw_only=True):
     """`found` false: no such job. `offers` false: the job offers no session. `allowed`: the keys that may enter.
-    `owner`: whose key the asked fingerprint is, when it is registered in the org but not allowed here."""
+    `owner`: whose key the asked fingerprint is, when it is registered in the org but not allowed here. `barrier`: the
+    rule that keeps that person out, `barrier_text` in words; empty: no rule does."""
 
     found: bool
     job: str = ""
@@ -42,6 +46,8 @@ class AccessReply(msgspec.Struct, frozen=True, kw_only=True):
     offers: bool = False
     allowed: tuple[AllowedKey, ...] = ()
     owner: str = ""
+    barrier: Barrier | Literal[""] = ""
+    barrier_text: str = ""
 
 
 class DialRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import msgspec
 
 from pitstop_common.limits import LONGEST_SESSION, MAX_DURATION, PRESSURE
 from pitstop_common.messages.parts import Choice, ExpiryReason, JobReport, Message, PauseReason, Result, SshAddress
+from pitstop_common.roles import ProjectRules, Role
 
 
 class AcceptedJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,7 +198,7 @@ class OrgConfigured(Message, frozen=True, kw_only=True, tag="org.configured"):
     """New limits of an org, all of them. `slots` null: the deployment's default; 0: no limit. Lower limits never kill.
     Seconds: `pressure` is the idle limit while runs of the org wait. From the first login: `max_duration` is how long a
     session lasts when its request does not say, `longest_session` bounds what any request and `run.extend` may reach.
-    """
+    `roles` null: whoever has a credential of the org has the role write. `rules`: of projects."""
 
     slots: int | None = None
     weight: int = 1
@@ -205,6 +206,8 @@ class OrgConfigured(Message, frozen=True, kw_only=True, tag="org.configured"):
     pressure: float = PRESSURE
     max_duration: float = MAX_DURATION
     longest_session: float = LONGEST_SESSION
+    roles: dict[str, Role] | None = None
+    rules: dict[str, ProjectRules] = {}
     by: str = ""
 
 
