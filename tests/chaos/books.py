@@ -25,6 +25,8 @@ class Books:
         self.granted: Counter[tuple[str, int]] = Counter()
         self.claims: dict[tuple[str, int], list[tuple[str, str]]] = defaultdict(list)
         """Host and incarnation, one after the other, of each attempt."""
+        self.lost: set[str] = set()
+        """Incarnations of hosts."""
         self.revisions: dict[str, int] = {}
         """Of each job's newest deadline."""
         self._owner: dict[str, tuple[str, str, str]] = {}
@@ -35,7 +37,7 @@ class Books:
         self._handlers: dict[type[Any], Callable[[Any, int], None]] = {
             c.Queued: self._queued, c.Granted: self._granted, c.Claimed: self._claimed, c.Stopped: self._stopped,
             c.Ended: self._ended, c.RunEnded: self._run_ended, c.Limits: self._limited, c.Room: self._room,
-            c.HostLost: self._lost, c.Deadline: self._deadline,
+            c.HostLost: self._host_lost, c.Deadline: self._deadline,
         }  # fmt: skip
 
     @property
@@ -113,8 +115,8 @@ class Books:
         if change.reason:
             self.revisions[change.job] = change.revision
 
-    def _lost(self, change: c.HostLost, record: int) -> None:
-        self._say(record, f"host {change.host} was called lost, and was away for seconds only")
+    def _host_lost(self, change: c.HostLost, _: int) -> None:
+        self.lost.add(change.incarnation)
 
     def _say(self, record: int, text: str) -> None:
         self.wrong.append(f"record {record}: {text}" if record else text)

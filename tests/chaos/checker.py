@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
+from nats.js.api import StreamConfig, StreamSource
 from tests.chaos.books import Books
 from tests.chaos.load import BAD
 from tests.chaos.processes import System
@@ -22,14 +23,14 @@ from pitstop_common import messages as m
 from pitstop_common.bucket import Bucket
 from pitstop_common.bus import Bus
 from pitstop_common.limits import OWNER_TTL
-from pitstop_common.pull import Delivery, Pull, read_all, reader
+from pitstop_common.pull import Delivery, read_all
 from pitstop_scheduler import changes as c
 
 EXPECTED: Final[dict[str, frozenset[str]]] = {
     "plain": frozenset({"success"}), "two": frozenset({"success"}), "jobs": frozenset({"success"}),
     "unnamed": frozenset({"success"}), "resumes": frozenset({"success"}), "fails": frozenset({"failure"}),
     "expires": frozenset({"cancellation"}), "cancelled": frozenset({"cancellation", "success"}),
-    "real": frozenset({"success"}),
+    "real": frozenset({"success"}), "long": frozenset({"success"}),
 }  # fmt: skip
 _SHOWN: Final = 5
 _VIEWS_TRAIL: Final = 10.0
@@ -53,41 +54,39 @@ class Figures(msgspec.Struct, kw_only=True):
     """Seconds from the end of an owner to the first record of the next, where the server was up all the time."""
 
 
-class Follower:
-    """Reads the decision log as it grows: what is trimmed behind a snapshot must be checked, too."""
+class Copy:
+    """A mirror of the decision log: what is trimmed behind a snapshot must be checked, too. The server itself keeps it,
+    so it misses nothing however late it is read."""
+
+    _NAME: Final = "CHAOS_DEC"
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._pull = Pull(bus, streams.DEC, reader(subjects.decisions(0)))
-        self._items: list[Delivery] = []
-        self._task = asyncio.ensure_future(self._follow())
+
+    async def begin(self) -> None:
+        """Before the first record is trimmed."""
+        await self._bus.js.add_stream(StreamConfig(name=self._NAME, mirror=StreamSource(name=streams.DEC)))
 
     async def all(self) -> list[Delivery]:
         """To its end. AssertionError when a record is missing."""
         head = (await self._bus.js.stream_info(streams.DEC)).state.last_seq
         async with asyncio.timeout(30):
-            while not self._items or self._items[-1].seq < head:
+            while (await self._bus.js.stream_info(self._NAME)).state.last_seq < head:
                 await asyncio.sleep(0.05)
-        assert [item.seq for item in self._items] == list(range(1, self._items[-1].seq + 1)), "records are missing"
-        return self._items
-
-    async def close(self) -> None:
-        """Stop."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        await self._pull.close()
-
-    async def _follow(self) -> None:
-        while True:
-            self._items += await self._pull.next(0.5)
+        items = await read_all(self._bus, self._NAME, None)
+        assert [item.seq for item in items] == list(range(1, items[-1].seq + 1)), "records are missing"
+        return items
 
 
 class Checker:
     """Reads everything once."""
 
-    def __init__(self, system: System, bus: Bus, asked: dict[str, str], log: Follower, dethroned: list[float]) -> None:
-        """`dethroned`: when owners were killed or stopped, seconds since the epoch."""
-        self._system, self._bus, self.asked, self._followed, self._dethroned = system, bus, asked, log, dethroned
+    def __init__(self, system: System, bus: Bus, asked: dict[str, str], log: Copy, dethroned: list[float],
+                 lost: frozenset[str]) -> None:  # fmt: skip
+        """`dethroned`: when owners were killed or stopped, seconds since the epoch. `lost`: incarnations of hosts that
+        were stopped for so long that they must be called lost."""
+        self._system, self._bus, self.asked, self._copy, self._dethroned = system, bus, asked, log, dethroned
+        self._lost = lost
         self.figures = Figures()
         self.wrong: list[str] = []
         self.books = Books()
@@ -131,7 +130,7 @@ class Checker:
     async def _log(self) -> None:
         books = self.books
         watermark = epoch = 0
-        for item in await self._followed.all():
+        for item in await self._copy.all():
             record = c.decode_record(item.data)
             if record.watermark < watermark or record.epoch < epoch:
                 self.wrong.append(f"record {item.seq} goes back")
@@ -145,6 +144,8 @@ class Checker:
         self.say("runs that never ended", set(self.stored_at) - set(self.books.results))
         self.say("runs that nobody asked for", set(self.books.results) - set(self.stored_at))
         self.figures.lost = len(set(self.stored_at) - set(self.books.results))
+        self.say("hosts called lost that were away for seconds only", self.books.lost - self._lost)
+        self.say("hosts not called lost that were away for long", self._lost - self.books.lost)
         self.say("attempts granted more than once", {key for key, count in self.books.granted.items() if count > 1})
         books.settle()
         self.wrong += books.wrong
@@ -255,7 +256,7 @@ class Checker:
 
     def _expectations(self) -> None:
         """Results as asked; another one only where a killed process had the job in its memory."""
-        killed = {kill.incarnation for service in self._system.of("sandbox") for kill in service.killed}
+        killed = {kill.incarnation for service in self._system.of("sandbox") for kill in service.killed} | self._lost
         for run, kind in self.asked.items():
             for job in self.books.jobs.get(run, ()):
                 result, reason = self.books.ended.get(job, ("", ""))

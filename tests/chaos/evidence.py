@@ -13,7 +13,7 @@ from tests.chaos.processes import Kill
 
 from pitstop_common.ids import run_of_job
 
-STEPS: Final = {"plain": 1, "two": 2, "jobs": 1, "unnamed": 1, "resumes": 2, "fails": 1}
+STEPS: Final = {"plain": 1, "two": 2, "jobs": 1, "unnamed": 1, "resumes": 2, "fails": 1, "long": 1}
 """How many steps a job of a kind runs when it succeeds, or fails as it should."""
 
 
@@ -64,13 +64,15 @@ def judge(
 
 
 def _at_once(lines: list[Line], books: Books, asked: Mapping[str, str], kills: list[Kill]) -> Counter[str]:
-    """Steps of an org at once, by the clock of this machine; a cancelled one gives its slot back while it is ended."""
+    """Steps of an org at once, by the clock of this machine; a cancelled one gives its slot back while it is ended, and
+    a stopped process, which does not run, when it is called lost."""
     ends = {(line.key, line.process): line.at for line in lines if line.what == "end"}
     died = {kill.pid: kill.at for kill in kills}
     going: dict[str, list[float]] = defaultdict(list)
     most: Counter[str] = Counter()
     for line in sorted(lines, key=lambda line: line.at):
-        if line.what != "begin" or asked.get(line.run) == "cancelled":
+        lost = books.ended.get(line.key.rpartition(".")[0], ("", ""))[1] == "host_lost"
+        if line.what != "begin" or lost or asked.get(line.run) == "cancelled":
             continue
         org = going[books.orgs.get(line.run, "")]
         while org and org[0] <= line.at:

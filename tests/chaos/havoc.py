@@ -6,9 +6,12 @@ import asyncio
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from typing import Final
 
+from tests.chaos.disk import full_streams
 from tests.chaos.load import Loader
 from tests.chaos.processes import Service, System
 
@@ -18,10 +21,13 @@ SERVER_REST: Final = 4.0
 
 EVERYTHING: Final = {
     "kill owner": 20, "kill scheduler": 15, "kill janitor": 8, "kill host": 16, "kill server": 14, "stop owner": 8,
-    "stop scheduler": 4, "cut": 8, "hold": 14, "limits": 4, "starts again": 12,
+    "stop scheduler": 4, "stop janitor": 4, "stop host": 4, "cut": 8, "hold": 14, "slow": 8, "limits": 4,
+    "starts again": 12, "full disk": 5, "full streams": 5,
 }  # fmt: skip
 """How often each is chosen, of their sum."""
 HOSTS: Final = {"kill host": 60, "kill server": 20, "cut": 10, "starts again": 10}
+
+_DEED: Final = ContextVar("deed", default="")
 
 
 class Havoc:
@@ -31,9 +37,11 @@ class Havoc:
         self, system: System, loader: Loader, chance: random.Random, gap: float, deeds: dict[str, int]
     ) -> None:
         """`gap`: seconds between two acts, on average."""
-        self._deeds = deeds
+        self._deeds = deeds if system.disk.pid else {deed: n for deed, n in deeds.items() if deed != "full disk"}
         self.system, self._loader, self._chance, self._gap = system, loader, chance, gap
         self.acts: list[str] = []
+        self.counts: Counter[str] = Counter()
+        """How often each deed was begun."""
         self.dethroned: list[float] = []
         """When an owner was killed or stopped (seconds since the epoch)."""
         self._under_way: set[asyncio.Task[None]] = set()
@@ -41,9 +49,10 @@ class Havoc:
         self._busy: set[str] = set()
 
     async def reign(self, kills: int, enough: Callable[[], bool]) -> None:
-        """Until that many kills are done, and `enough` says so too; then until all that was broken is mended."""
+        """Until that many kills are done, each deed at least once, and `enough` says so too; then until all that was
+        broken is mended."""
         await self._loader.listen()
-        while self.system.kills < kills or not enough():
+        while self.system.kills < kills or self._missing() or not enough():
             await asyncio.sleep(self._chance.uniform(0.3, 1.7) * self._gap)
             self._begin()
             for task in [task for task in self._under_way if task.done()]:
@@ -53,8 +62,19 @@ class Havoc:
 
     def _begin(self) -> None:
         deed = self._chance.choices(list(self._deeds), list(self._deeds.values()))[0]
+        missing = self._missing()
+        if missing and self._chance.random() < 0.3:
+            deed = self._chance.choice(missing)
+        self._under_way.add(asyncio.ensure_future(self._do(deed)))
+
+    async def _do(self, deed: str) -> None:
+        _DEED.set(deed)
         do: Callable[[], Coroutine[None, None, None]] = getattr(self, f"_{deed.replace(' ', '_')}")
-        self._under_way.add(asyncio.ensure_future(do()))
+        await do()
+
+    def _missing(self) -> list[str]:
+        """What has not been done yet."""
+        return [deed for deed in self._deeds if not self.counts[deed]]
 
     def _free(self, kind: str) -> Service | None:
         """One that nothing happens to now. One of each kind is left alone, or nothing would ever happen at all."""
@@ -106,6 +126,12 @@ class Havoc:
     async def _stop_scheduler(self) -> None:
         await self._stop(self._free("scheduler"))
 
+    async def _stop_janitor(self) -> None:
+        await self._stop(self._free("janitor"))
+
+    async def _stop_host(self) -> None:
+        await self._stop(self._free("sandbox"))
+
     async def _stop(self, service: Service | None) -> None:
         if service is None:
             return
@@ -135,6 +161,36 @@ class Havoc:
         service.proxy.cut()
         service.proxy.release()
 
+    async def _slow(self) -> None:
+        service = self._anyone()
+        seconds, rate = self._chance.uniform(1.0, 4.0), self._chance.choice((5_000, 20_000, 100_000))
+        self._say(f"{service.name} gets {rate} bytes a second for {seconds:.1f} s")
+        service.proxy.slow(rate)
+        await asyncio.sleep(seconds)
+        service.proxy.slow(0)
+
+    async def _full_disk(self) -> None:
+        """Until an operator makes room, and starts the server again: it does not write to a stream that failed once."""
+        if self._server_rests > time.monotonic() or "server" in self._busy:
+            return
+        self._busy.add("server")
+        seconds = self._chance.uniform(0.5, 2.0)
+        self._say(f"the disk is full for {seconds:.1f} s, then nats-server is killed")
+        await asyncio.to_thread(self.system.disk.fill)
+        await asyncio.sleep(seconds)
+        await self.system.kill_server(0.2)
+        self._server_rests = time.monotonic() + SERVER_REST
+        self._busy.discard("server")
+
+    async def _full_streams(self) -> None:
+        if "streams" in self._busy:
+            return
+        self._busy.add("streams")
+        seconds = self._chance.uniform(0.5, 2.0)
+        self._say(f"no stream takes a message for {seconds:.1f} s")
+        await full_streams(self._loader.bus, seconds)
+        self._busy.discard("streams")
+
     async def _limits(self) -> None:
         self._say("other limits")
         await self._loader.limits()
@@ -144,4 +200,5 @@ class Havoc:
         await self._loader.starts_again()
 
     def _say(self, what: str) -> None:
+        self.counts[_DEED.get()] += 1
         self.acts.append(f"{time.monotonic():.2f} {what}")

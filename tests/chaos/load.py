@@ -106,7 +106,7 @@ class Loader:
     """Publishes until every message is acknowledged, as a publisher does who must not lose any."""
 
     def __init__(self, bus: Bus, chance: random.Random, most_slots: int) -> None:
-        self._bus, self._chance, self._most_slots = bus, chance, most_slots
+        self.bus, self._chance, self._most_slots = bus, chance, most_slots
         self._room = asyncio.Semaphore(_AT_ONCE)
         self.asked: dict[str, str] = {}
         """Run -> kind, of all that was acknowledged."""
@@ -127,7 +127,7 @@ class Loader:
         try:
             while True:
                 try:
-                    ack = await self._bus.store(letter.subject, letter.data, letter.headers)
+                    ack = await self.bus.store(letter.subject, letter.data, letter.headers)
                     break
                 except Unavailable:
                     await asyncio.sleep(0.1)
@@ -146,7 +146,7 @@ class Loader:
         body = json.dumps({"run": run}).encode()
         for _ in range(60):
             try:
-                reply = await self._bus.request(subjects.api(org, "ada", "cancel"), body, 3.0)
+                reply = await self.bus.request(subjects.api(org, "ada", "cancel"), body, 3.0)
                 if b'"ok":true' in reply.data:
                     return
             except Unavailable:
@@ -160,14 +160,30 @@ class Loader:
         async def heard(msg: Msg) -> None:
             self._starts.append(msg.data)
 
-        await self._bus.subscribe(subjects.work("*"), heard)
+        await self.bus.subscribe(subjects.work("*"), heard)
 
     async def starts_again(self) -> None:
         """Some starts as if the server delivered them again, long ago or just now, to whichever host has room."""
         known = self._starts[-_JUST_NOW:] if self._chance.random() < 0.7 else self._starts
         for data in self._chance.sample(known, min(_AGAIN, len(known))):
             with contextlib.suppress(Unavailable):
-                await self._bus.store(subjects.work("default"), data)
+                await self.bus.store(subjects.work("default"), data)
+
+    async def all_starts_again(self) -> int:
+        """Every start that was ever heard; how many. (These are heard, too.)"""
+        known = list(dict.fromkeys(self._starts))
+        for data in known:
+            await self.bus.store_surely(subjects.work("default"), data, {})
+        return len(known)
+
+    async def more(self, prefix: str, count: int, milliseconds: int, kind: str = "plain") -> None:
+        """So many requests of one step that takes so long, at once. Returns when they are stored."""
+        found = []
+        for number in range(count):
+            org, id = ORGS[number % len(ORGS)], f"{prefix}-{number}"
+            body = {"id": id, "org": org, "project": "q", "steps": [{"run": f"sleep {milliseconds}"}]}
+            found.append(Letter(0, subjects.RUN_REQUESTED, json.dumps(body).encode(), {}, org, id, kind))
+        await self.publish(found)
 
     async def limits(self) -> None:
         """Each org's slots, and a project's: from now on others. Lower ones never kill."""
@@ -179,4 +195,4 @@ class Loader:
                 projects={"p": self._chance.randint(1, slots)},
             )  # fmt: skip
             subject = subjects.about("org.configured", org, subjects.NOBODY)
-            await self._bus.store_surely(subject, encode(fact), headers(fact.id))
+            await self.bus.store_surely(subject, encode(fact), headers(fact.id))

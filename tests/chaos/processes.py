@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.chaos.proxy import Proxy
+from tests.chaos.disk import Disk, Server
+from tests.chaos.proxy import Deaf, Proxy
 
-from pitstop_common.embedded import EmbeddedServer, die_with_parent
+from pitstop_common.embedded import die_with_parent
 
 ROOT: Final = Path(__file__).parent.parent.parent
 _READY_SECONDS: Final = 40.0
@@ -94,6 +95,14 @@ class Service:
         await asyncio.to_thread(process.wait)
         self.killed.append(Kill(time.monotonic(), process.pid, self.ready.get("incarnation", "")))
 
+    async def again(self, token: str, **settings: str) -> None:
+        """As an operator restarts it, with other settings. Returns when it is ready."""
+        status = await self.end()
+        assert status == 0, f"{self.name} ended with {status} at SIGTERM: {self.words()}"
+        self._settings |= settings
+        self.start(token)
+        await self.until_ready()
+
     def signal(self, number: int) -> None:
         """SIGSTOP, SIGCONT."""
         if self.process is not None:
@@ -129,14 +138,18 @@ class System:
         self.folder = folder
         self.token = secrets.token_hex(8)
         self.services = services
-        self.server = EmbeddedServer(folder / "nats")
+        self.disk = Disk(folder / "nats" / "jetstream")
+        self.server = Server(folder / "nats", self.disk)
+        self.deaf = Deaf()
         self.server_kills = 0
         self.down: list[tuple[float, float]] = []
         """When the server was away (seconds since the epoch)."""
 
     async def start(self) -> None:
         """Everything, one after the other: the first makes the streams."""
+        await asyncio.to_thread(self.disk.start)
         await self.server.start()
+        await self.deaf.listen(self.server.port)
         for service in self.services:
             service.proxy = Proxy(self.server.port)
             await service.proxy.start()
@@ -150,8 +163,10 @@ class System:
         await self.server.stop(signal.SIGKILL)
         self.server_kills += 1
         await asyncio.sleep(seconds)
+        self.disk.free()
         await self.server.start()
         self.down.append((before, time.time()))
+        await self.deaf.listen(self.server.port)
 
     @property
     def kills(self) -> int:
@@ -173,6 +188,7 @@ class System:
 
     async def close(self) -> None:
         """Leave nothing, whatever happened."""
+        self.deaf.close()
         for service in self.services:
             if service.process is not None:
                 service.process.kill()
@@ -181,6 +197,7 @@ class System:
             if hasattr(service, "proxy"):
                 await service.proxy.close()
         await self.server.stop()
+        self.disk.close()
 
     def left(self) -> list[str]:
         """Processes of this system that there are: by the mark in their environment, or by the folder that they have
@@ -189,7 +206,7 @@ class System:
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                if not entry.name.isdigit() or int(entry.name) in (os.getpid(), self.disk.pid):
                     continue
                 known = mark in (entry / "environ").read_bytes().split(b"\0")
                 files = [str(fd.readlink()) for fd in (entry / "fd").iterdir()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.chaos.havoc import EVERYTHING
 from tests.chaos.real import REAL
 from tests.chaos.world import Plan, play
 
@@ -21,6 +22,10 @@ async def test_500_runs_survive_20_kills_of_everything(tmp_path: Path) -> None:
     assert figures.requested == figures.ended >= 500
     assert (figures.lost, figures.twice, figures.leaked) == (0, 0, 0)
     assert outcome.kills >= KILLS
+    assert outcome.lost_hosts == 1
+    assert outcome.old_starts >= 500
+    assert outcome.slow_consumers >= 1
+    assert set(EVERYTHING) - set(outcome.deeds) <= {"full disk"}  # which only root can fill
 
 
 @pytest.mark.timeout(240)

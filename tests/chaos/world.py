@@ -14,7 +14,8 @@ from typing import Final
 
 import msgspec
 from tests.chaos import evidence
-from tests.chaos.checker import Checker, Figures, Follower
+from tests.chaos.aftermath import After, aftermath
+from tests.chaos.checker import Checker, Copy, Figures
 from tests.chaos.havoc import EVERYTHING, Havoc
 from tests.chaos.load import Letter, Loader, letters
 from tests.chaos.processes import Kill, Service, System
@@ -52,6 +53,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     acts: list[str]
     settled: float
     """Seconds from the last act and the last request until nothing was left to do."""
+    deeds: dict[str, int]
+    """What was done to the system, and how often."""
+    slow_consumers: int
+    """Clients that the server cut off because they did not read."""
+    old_starts: int
+    """Delivered again long after their jobs had ended, to hosts that remember nothing."""
+    lost_hosts: int
+    """Stopped for longer than any liveness time, and called lost."""
 
     def line(self) -> str:
         """The line that is promised."""
@@ -68,7 +77,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
                 f"{self.figures.duplicates} duplicates, {self.figures.rejected} rejected; request to end: "
                 f"p50 {found[len(found) // 2]:.1f} s, p99 {found[int(len(found) * 0.99)]:.1f} s, "
                 f"max {found[-1]:.1f} s; "
-                f"settled after {self.settled:.1f} s; {len(self.acts)} acts")  # fmt: skip
+                f"settled after {self.settled:.1f} s; {len(self.acts)} acts: "
+                f"{', '.join(f'{deed} {count}' for deed, count in sorted(self.deeds.items()))}; "
+                f"{self.slow_consumers} slow consumers cut off; {self.lost_hosts} hosts called lost; "
+                f"{self.old_starts} starts of long ago delivered again")  # fmt: skip
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +91,8 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     deeds: dict[str, int]
     judge: Callable[[Bus, Path, Plan, Checker, list[Kill]], Awaitable[tuple[list[str], int]]]
     """What is wrong with the steps themselves, and how many ran more than once."""
+    long_after: bool = False
+    """Goes it on after the havoc with what takes long: old starts, a host stopped for good."""
 
 
 def played_services(folder: Path, plan: Plan) -> list[Service]:
@@ -100,7 +114,7 @@ async def played_steps(_: Bus, folder: Path, plan: Plan, checker: Checker, kills
 
 PLAYED: Final = Scene(
     services=played_services, letters=lambda chance, plan: letters(chance, plan.runs, plan.seconds), deeds=EVERYTHING,
-    judge=played_steps,
+    judge=played_steps, long_after=True,
 )  # fmt: skip
 
 
@@ -113,7 +127,8 @@ async def play(folder: Path, plan: Plan, scene: Scene = PLAYED) -> Outcome:
         await system.start()
         async with connected(system.server.url(), "chaos") as bus:
             await provision(bus)
-            follower = Follower(bus)
+            copy = Copy(bus)
+            await copy.begin()
             loader = Loader(bus, random.Random(chance.random()), plan.slots)
             havoc = Havoc(system, loader, random.Random(chance.random()), plan.gap, scene.deeds)
             await loader.limits()
@@ -121,15 +136,17 @@ async def play(folder: Path, plan: Plan, scene: Scene = PLAYED) -> Outcome:
             await havoc.reign(plan.kills, loading.done)
             await loading
             settled, late = await settle(bus)
-            checker = Checker(system, bus, loader.asked, follower, havoc.dethroned)
+            after = await aftermath(system, loader, settle) if scene.long_after and not late else After()
+            checker = Checker(system, bus, loader.asked, copy, havoc.dethroned, after.lost)
             await checker.check()
-            await follower.close()
             kills = [kill for service in system.services for kill in service.killed]
             wrong, twice = await scene.judge(bus, folder, plan, checker, kills)
             checker.figures.twice += twice
-            wrong += late + checker.wrong + await asyncio.to_thread(verify, system)
+            wrong += late + after.wrong + checker.wrong + await asyncio.to_thread(verify, system)
         wrong += await _ending(system)
-        return Outcome(figures=checker.figures, kills=system.kills, wrong=wrong, acts=havoc.acts, settled=settled)
+        return Outcome(figures=checker.figures, kills=system.kills, wrong=wrong, acts=havoc.acts, settled=settled,
+                       deeds=dict(havoc.counts), slow_consumers=system.server.slow_consumers(),
+                       old_starts=after.old_starts, lost_hosts=len(after.lost))  # fmt: skip
     finally:
         await system.close()
 

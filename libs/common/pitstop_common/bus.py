@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT: Final = 1.0
 _WRONG_LAST: Final = frozenset({10071, 10164})
+_NO_ROOM: Final = frozenset({10023, 10028, 10047, 10077})
+"""The account's, the server's or the stream's storage is full: until somebody makes room, or something is dropped."""
 _PENDING_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -79,6 +81,8 @@ def _take_ack(future: asyncio.Future[Any], msg: Msg) -> None:
         future.set_result(Ack(ack.stream, ack.seq, ack.duplicate))
     elif ack.error.err_code in _WRONG_LAST:
         future.set_exception(WrongLastSequence(ack.error.description))
+    elif ack.error.err_code in _NO_ROOM:
+        future.set_exception(Unavailable(f"JetStream has no room: {ack.error.description}"))
     elif ack.error.code == 503:
         future.set_exception(Unavailable(ack.error.description))
     else:

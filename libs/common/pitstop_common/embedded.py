@@ -79,7 +79,7 @@ class EmbeddedServer:
         config.write_text(self._config())
         with (self.folder / "nats.log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220
-                [server_path(), "-c", config], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                self._command(config), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
                 start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip
         deadline = asyncio.get_running_loop().time() + _START_SECONDS
@@ -106,6 +106,9 @@ class EmbeddedServer:
     def ended(self) -> int | None:
         """The exit status of a server that has ended by itself; None while it runs."""
         return None if self._process is None else self._process.poll()
+
+    def _command(self, config: Path) -> list[str]:
+        return [str(server_path()), "-c", str(config)]
 
     async def _listens(self) -> bool:
         if not self.port:

@@ -27,6 +27,11 @@ _LOOK: Final = 0.1
 """How often a return of NATS is looked for, seconds."""
 
 
+def _now() -> float:
+    """Seconds, counted also while this machine is suspended: others go on counting."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Presence:
     """One for each incarnation of a host."""
 
@@ -38,6 +43,7 @@ class Presence:
         self._capacity = config.capacity
         self._rooms = 0
         self._beat = 0
+        self._silences = 0
         self._wake = asyncio.Event()
         metrics.capacity.set(self._capacity)
 
@@ -53,13 +59,17 @@ class Presence:
         ))  # fmt: skip
 
     async def rooms(self) -> None:
-        """Announce now, again whenever NATS comes back, and once a minute. Ends only by cancellation."""
+        """Announce now, again whenever NATS or this host comes back, and once a minute. Ends only by cancellation."""
         while True:
-            known = self._bus.nc.stats["reconnects"]
+            known = self._returns()
             await self.announce()
             due = time.monotonic() + ROOM_EVERY
-            while self._bus.nc.stats["reconnects"] == known and time.monotonic() < due:  # noqa: ASYNC110
+            while self._returns() == known and time.monotonic() < due:  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK)
+
+    def _returns(self) -> tuple[int, int]:
+        """How often NATS came back, and this host after it may have been called lost."""
+        return self._bus.nc.stats["reconnects"], self._silences
 
     def drain(self) -> None:
         """Take no more from now on; the next announcement and heartbeat say so."""
@@ -79,23 +89,30 @@ class Presence:
     async def hearts(self, alone: Callable[[], None]) -> None:
         """Beat. `alone` is called once each time no beat was stored for the grace time: by then others may be about
         to take this host for lost, and its jobs must not go on. Ends only by cancellation."""
-        stored = time.monotonic()
+        stored = _now()
         told = False
         while True:
-            begun = time.monotonic()
+            begun = _now()
+            told = told or self._check(stored, alone)  # before the beat: this process itself may have been stopped
             self._beat += 1
             try:
                 await self._hosts.put(self._host, encode(self.heartbeat()))
-                stored, told = begun, False
+                stored = begun
+                self._silences += told
+                told = False
             except PitstopError as error:
                 log.debug("no heartbeat: %s", error)
-            if not told and time.monotonic() - stored > self._config.orphan_grace:
-                told = True
-                alone()
+                told = told or self._check(stored, alone)
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.heartbeat_interval):
                     await self._wake.wait()
+
+    def _check(self, stored: float, alone: Callable[[], None]) -> bool:
+        if _now() - stored <= self._config.orphan_grace:
+            return False
+        alone()
+        return True
 
     async def leave(self) -> None:
         """This host is gone for good, with nothing left on it. Best effort."""
