@@ -73,7 +73,7 @@ async def test_a_job_that_is_not(ssh: World, job: str) -> None:
 
 ENDED = (
     f"pitstop: the job {JOB} has ended, and its session with it.\n"
-    f"  What became of it: pitstop status {RUN}   Again: pitstop run --ssh-on-failure"
+    f"  What became of it: pitstop status {RUN}   Again: pitstop rerun {JOB} --ssh-on-failure"
 )
 
 

@@ -190,7 +190,7 @@ def test_brackets_in_strings_are_not_nesting() -> None:
         ({"inputs": {"a": 1}}, "/inputs", "not supported yet"),
         ({"secrets": ["a"]}, "/secrets", "not supported yet"),
         ({"retry": "always"}, "/retry", "one of"),
-        ({"rerun_of": "x"}, "/rerun_of", "not supported yet"),
+        ({"failed": True}, "/failed", "belongs to `rerun_of`"),
         ({"source": {"patch": "x", "git": "/x"}}, "/source/patch", "not supported yet"),
         ({"source": {"git": "https://t0ken@h/x"}}, "/source/git", "credential"),
         ({"source": {"git": "https://u:t0ken@h/x"}}, "/source/git", "credential"),
@@ -244,7 +244,7 @@ def test_a_fault_names_its_field(change: dict[str, Any], pointer: str, said: str
 @pytest.mark.parametrize(
     ("body", "pointer", "said"),
     [
-        (BASE, "", "must have one of `workflow` and `steps`"),
+        (BASE, "", "must have one of `workflow`, `steps` and `rerun_of`"),
         (STEPS | {"workflow": HELLO}, "", "it has both"),
         (BASE | {"workflow": ""}, "/workflow", "at least 1"),
         (BASE | {"workflow": 5}, "/workflow", "must be text"),

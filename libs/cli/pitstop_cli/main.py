@@ -15,6 +15,7 @@ from pitstop_cli.exits import INTERRUPTED, Failure
 _VERBS: Final = {
     "up": "Start the whole system on this machine.",
     "run": "Request a run of a workflow file, and follow it.",
+    "rerun": "Do a run again: all of it, or what failed.",
     "ssh": "Step into a job.",
     "exec": "Run one command in a job, and say how it ended.",
     "status": "Show a run, or the newest ones.",
@@ -31,7 +32,7 @@ _VERBS: Final = {
     "serve": "Run one service: scheduler, sandbox, relay or janitor.",
 }
 _GROUPS: Final = {
-    "Main": ("up", "run", "ssh", "exec", "status", "logs"),
+    "Main": ("up", "run", "rerun", "ssh", "exec", "status", "logs"),
     "Manage": ("ls", "extend", "cancel", "keys", "dlq"),
     "Operate": ("org", "apply", "doctor", "verify", "serve"),
 }

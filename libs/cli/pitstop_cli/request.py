@@ -72,7 +72,7 @@ def plan(
         body["priority"] = priority
     if retry:
         body["retry"] = retry
-    block = _ssh_block(ssh, specs)
+    block = ssh_block(ssh, _number(ssh, specs[0]) if ssh.at_step else None)
     if block:
         body["ssh"] = block
     return Plan(run=run_id(org, request), body=body, jobs=tuple(spec.key for spec in specs), pause=_words(ssh, specs))
@@ -97,7 +97,8 @@ def _compiled(workflow: str, name: str, run: str, jobs: Sequence[str]) -> tuple[
         raise Failure(what, next="nothing was started", code=USAGE) from None
 
 
-def _check_session(ssh: SshOptions, specs: Sequence[JobSpec]) -> None:
+def check_options(ssh: SshOptions) -> None:
+    """Do the options go together. Raises Failure."""
     if ssh.direct and (ssh.at_step or ssh.on_failure or ssh.at_end):
         raise Failure(
             "--ssh opens a terminal at once and cannot be combined with a pause",
@@ -110,18 +111,27 @@ def _check_session(ssh: SshOptions, specs: Sequence[JobSpec]) -> None:
             next="add --ssh, --ssh-after-step N, --ssh-before-step NAME, --ssh-on-failure or --ssh-at-end",
             code=USAGE,
         )
-    if ssh.one_job and len(specs) != 1:
-        option = "--ssh" if ssh.direct else "--ssh-after-step" if ssh.after_step is not None else "--ssh-before-step"
-        raise Failure(
-            f"{option} needs exactly one job; this run has {len(specs)}",
-            next="name one: " + ", ".join(f"--job {spec.key}" for spec in specs[:_LISTED]),
-            code=USAGE,
-        )
     if ssh.after_step is not None and ssh.before_step is not None:
         raise Failure(
             "--ssh-after-step and --ssh-before-step name one place each, and a run has one", next="leave one away",
             code=USAGE,
         )  # fmt: skip
+
+
+def one_job_only(ssh: SshOptions, keys: Sequence[str]) -> None:
+    """Is there one job where the options need one. Raises Failure."""
+    if ssh.one_job and len(keys) != 1:
+        option = "--ssh" if ssh.direct else "--ssh-after-step" if ssh.after_step is not None else "--ssh-before-step"
+        raise Failure(
+            f"{option} needs exactly one job; this run has {len(keys)}",
+            next="name one: " + ", ".join(f"--job {key}" for key in keys[:_LISTED]),
+            code=USAGE,
+        )
+
+
+def _check_session(ssh: SshOptions, specs: Sequence[JobSpec]) -> None:
+    check_options(ssh)
+    one_job_only(ssh, [spec.key for spec in specs])
     if ssh.at_step:
         _check_step(ssh, specs[0])
 
@@ -147,7 +157,8 @@ def _number(ssh: SshOptions, job: JobSpec) -> int:
     return find_step(job, int(named) if named.isdecimal() and len(named) < 6 else named)
 
 
-def _ssh_block(ssh: SshOptions, specs: Sequence[JobSpec]) -> dict[str, Any]:
+def ssh_block(ssh: SshOptions, step: int | str | None) -> dict[str, Any]:
+    """The `ssh` of a request; empty: none is asked for. `step`: where, for a pause at a step."""
     if not ssh.asked:
         return {}
     pause = [
@@ -159,7 +170,6 @@ def _ssh_block(ssh: SshOptions, specs: Sequence[JobSpec]) -> dict[str, Any]:
         if wanted
     ]  # fmt: skip
     block: dict[str, Any] = {"pause": pause, "direct": ssh.direct, "users": list(ssh.users), "keys": list(ssh.keys)}
-    step = _number(ssh, specs[0]) if ssh.at_step else None
     times = {"step": step, "connect_window": ssh.connect_window, "idle_timeout": ssh.idle_timeout,
              "max_duration": ssh.max_duration}  # fmt: skip
     block |= {key: value for key, value in times.items() if value is not None}

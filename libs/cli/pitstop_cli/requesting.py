@@ -49,7 +49,7 @@ async def request_run(wish: Wish) -> int:
             there = msgspec.structs.replace(wish, ssh=ssh)
             return await _request(there, checkout, file, text, target, identity)
     target = find(wish.nats, wish.org)
-    return await _request(wish, checkout, file, text, target, _identity(wish.keys))
+    return await _request(wish, checkout, file, text, target, identity_of(wish.keys))
 
 
 def prepare(wish: Wish, checkout: Checkout, file: Path, text: str, *, org: str, local: bool) -> Plan:
@@ -133,7 +133,8 @@ def _read(file: Path) -> str:
         raise Failure(f"cannot read {file}: {error}", code=USAGE) from None
 
 
-def _identity(files: tuple[str, ...]) -> str:
+def identity_of(files: tuple[str, ...]) -> str:
+    """The private key beside the first of these public ones that has one; empty: none."""
     for file in files:
         if file != "-" and (found := private_key(Path(file).expanduser())):
             return found

@@ -80,6 +80,13 @@ def run_lines(status: dict[str, Any], now: float) -> Iterator[str]:
     result = f": {run['result']}" if run.get("result") else ""
     yield f"run {run['run']}  {plain(run['project'])}  {run['status']}{result}"
     yield f"  org {run['org']}, by {plain(run['actor']) or 'nobody named'}{_when(run, now)}"
+    if run.get("rerun_of"):
+        yield f"  rerun of {run['rerun_of']}"
+    for rerun in status.get("reruns") or ():
+        who = plain(rerun["actor"]) or "nobody named"
+        yield f"  done again by {who}: {rerun['run']}, {clock(rerun['created'], now)}"
+    for note in status.get("notes") or ():
+        yield f"  note: {plain(note)}"
     for entry in status["jobs"]:
         yield ""
         yield from job_lines(entry, now)

@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from pitstop_common.limits import (
     LONGEST_SESSION,
     MAX_DURATION,
+    MAX_JOBS,
     MAX_POLICY_SECONDS,
     MAX_PROJECTS,
     MAX_SLOTS,
@@ -17,9 +18,10 @@ from pitstop_common.limits import (
     MIN_PRESSURE,
     PRESSURE,
 )
-from pitstop_common.messages import Fault, JobReport, JobView, RunView, UserKey
-from pitstop_common.requests import Project, RunRequest, Seconds
+from pitstop_common.messages import Fault, JobReport, JobView, RerunView, RunView, UserKey
+from pitstop_common.requests import Name, Project, RequestId, RunRequest, Seconds, SshRequest
 from pitstop_common.roles import Role, Roles, Rules
+from pitstop_common.spec import Retry
 
 
 class ApiError(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,13 +45,29 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunReply(msgspec.Struct, frozen=True, kw_only=True):
-    """The run that the request started, or had started (`duplicate`). `jobs`: id by key. Position 0: has a slot."""
+    """The run that the request started, or had started (`duplicate`). `jobs`: id by key. Position 0: has a slot.
+    `rerun_of`: the run that it does again; `notes`: what else is to be known, in words."""
 
     run: str
     request: str
     duplicate: bool
     queue_position: int
     jobs: dict[str, str]
+    rerun_of: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class RerunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Do a run again: `run` by its id, or one job of it by the job's id. `jobs`: only these (key, name or id);
+    `failed`: only those that did not succeed. `ssh` left out: the pauses of the first run, without its users and keys;
+    `{}`: none. `id`: the caller's own name of this request."""
+
+    run: str
+    id: RequestId = ""
+    jobs: Annotated[list[Name], Meta(max_length=MAX_JOBS)] = []
+    failed: bool = False
+    ssh: SshRequest | UnsetType = UNSET
+    retry: Retry | UnsetType = UNSET
 
 
 class StatusRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,10 +91,13 @@ class JobStatusView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunStatusView(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as `pitstop status` shows it."""
+    """A run as `pitstop status` shows it. `reruns`: the runs that did it again, oldest first; `notes`: what else is to
+    be known, in words."""
 
     run: RunView
     jobs: tuple[JobStatusView, ...]
+    reruns: tuple[RerunView, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class ListRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,6 +258,7 @@ class Verb(NamedTuple):
 
 VERBS: Final[dict[str, Verb]] = {
     "run": Verb(RunRequest, RunReply, "write", "project"),
+    "rerun": Verb(RerunRequest, RunReply, "write", "run"),
     "status": Verb(StatusRequest, RunStatusView, "read", "run"),
     "ls": Verb(ListRequest, ListReply, "read", "member"),
     "cancel": Verb(CancelRequest, Done, "write", "run", others="admin"),

@@ -32,6 +32,7 @@ User = Annotated[str, Meta(pattern=_whole(limits.TOKEN), description="letters, d
 Actor = Annotated[
     str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$", description="a user name: letters, digits, - and _, at most 64")
 ]
+Run = Annotated[str, Meta(pattern=_whole(limits.RUN), description="the id of a run: 12 letters and digits")]
 Pool = Annotated[str, Meta(pattern=_whole(limits.POOL), description="lower-case letters, digits and -, at most 39")]
 RequestId = Annotated[
     str,
@@ -100,7 +101,8 @@ class SshRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of `run.requested`. Smallest: org, project and one of steps and workflow. Unknown fields are ignored."""
+    """The body of `run.requested`. Smallest: org, project and one of steps, workflow and
+    rerun_of. Unknown fields are ignored."""
 
     org: Org
     project: Project
@@ -118,9 +120,13 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     priority: Annotated[int, Meta(ge=-limits.MAX_PRIORITY, le=limits.MAX_PRIORITY)] = 0
     ssh: SshRequest = SshRequest()
     inputs: dict[str, Any] = {}
-    """Not supported yet, as secrets and rerun_of: only empty ones are accepted."""
+    """Not supported yet, as secrets: only empty ones are accepted."""
     secrets: list[str] = []
     retry: Retry = ""
     """infrastructure: a job that nobody has entered, and whose host is lost or cannot make its sandbox, is tried once
     more."""
-    rerun_of: str = ""
+    rerun_of: Run | UnsetType = UNSET
+    """Do this run again, with its inputs: in place of steps and workflow, and of all that describes them. `ssh` left
+    out: its pauses, but not its users and keys; `{}`: none."""
+    failed: bool = False
+    """With rerun_of: only the jobs that did not succeed."""

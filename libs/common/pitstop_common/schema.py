@@ -32,6 +32,7 @@ _OTHERS: Final[dict[str, type[msgspec.Struct]]] = {
     "view.run": messages.RunView,
     "view.job": messages.JobView,
     "view.report": messages.ReportView,
+    "view.rerun": messages.RerunView,
     "host.heartbeat": messages.Heartbeat,
     "host.claim": messages.Claim,
     "svc.access.request": messages.AccessRequest,
@@ -59,7 +60,7 @@ def json_schema(name: str, type_: type[msgspec.Struct]) -> dict[str, Any]:
     """A schema that stands alone."""
     made = msgspec.json.schema(type_)
     if type_ is RunRequest:
-        made["oneOf"] = [{"required": ["workflow"]}, {"required": ["steps"]}]
+        made["oneOf"] = [{"required": ["workflow"]}, {"required": ["steps"]}, {"required": ["rerun_of"]}]
     return {"$schema": _DIALECT, "$id": f"urn:pitstop:{VERSION}:{name}", **made}
 
 

@@ -96,6 +96,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     retry: Retry = ""
     """infrastructure: a job whose host is lost, or cannot make its sandbox, is tried once more."""
     trace: str = ""
+    rerun_of: str = ""
+    """The run that this one does again."""
+    notes: tuple[str, ...] = ()
+    """What the scheduler made of the request that was not asked for, in words."""
     created: str = ""
     """RFC 3339, the server's time stamp of the request."""
 

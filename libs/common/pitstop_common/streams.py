@@ -45,6 +45,8 @@ BUCKETS: Final = ("runs", "claims", "keys", "hosts", "owners")
 """runs: read models. claims: who runs an attempt. keys: public keys of users. hosts: heartbeats.
 owners: the liveness key of each partition (it alone uses a time to live)."""
 
+SPECS_DAYS: Final = 14
+"""So long can a run be looked at in full, and done again."""
 INTAKE: Final = "intake"
 EXPIRY: Final = "janitor"
 DEAD_LETTERS: Final = "dead-letters"
@@ -73,7 +75,7 @@ def streams(partitions: int = 1, replicas: int = 1) -> list[StreamConfig]:
                republish=RePublish(src="*.*.*.*", dest="{{wildcard(1)}}.{{wildcard(2)}}")),
         stream(DEC, ["dec.*"]),
         stream(SNAP, ["snap.*.*.*"], max_msgs_per_subject=1),
-        stream(SPECS, ["spec.*.*"], max_age=14 * _DAY, max_bytes=4096 * _MIB, max_msgs_per_subject=1),
+        stream(SPECS, ["spec.*.*"], max_age=SPECS_DAYS * _DAY, max_bytes=4096 * _MIB, max_msgs_per_subject=1),
         stream(WORK, ["work.>"], retention=RetentionPolicy.WORK_QUEUE, max_age=7 * _DAY),
         stream(TIMERS, ["timer.>", "fired.>"], max_msgs_per_subject=1, allow_msg_schedules=True,
                allow_msg_ttl=True, max_age=14 * _DAY),

@@ -98,6 +98,11 @@ def fired(kind: str, job: str, attempt: int) -> str:
     return f"fired.{kind}.{job}.{attempt}"
 
 
+def rerun(org: str, run: str, again: str) -> str:
+    """Where it is kept (bucket `runs`) that a run was done again."""
+    return f"$KV.runs.{org}.{run}.reruns.{again}"
+
+
 def logs(org: str, run: str, job: str) -> str:
     """The output of a job's steps. `job` may be `*`."""
     return f"logs.{org}.{run}.{job}"

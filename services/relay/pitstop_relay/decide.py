@@ -65,7 +65,7 @@ def ended(job: str) -> Denial:
     return _deny(
         "ended",
         f"the job {job} has ended, and its session with it.",
-        f"What became of it: pitstop status {run_of_job(job)}   Again: pitstop run --ssh-on-failure",
+        f"What became of it: pitstop status {run_of_job(job)}   Again: pitstop rerun {job} --ssh-on-failure",
     )
 
 

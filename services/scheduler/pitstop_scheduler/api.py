@@ -20,7 +20,7 @@ from nats.micro.service import Service
 
 from pitstop_common import ids, subjects
 from pitstop_common import messages as m
-from pitstop_common.api import VERBS
+from pitstop_common.api import VERBS, RerunRequest
 from pitstop_common.bus import Bus
 from pitstop_common.errors import NotFound, PitstopError, Unavailable
 from pitstop_common.permissions import PUBLISHER, is_inbox
@@ -30,7 +30,7 @@ from pitstop_common.streams import DLQ
 from pitstop_common.telemetry import trace_of
 from pitstop_scheduler.api_orgs import Orgs
 from pitstop_scheduler.api_sessions import Sessions
-from pitstop_scheduler.calls import DECIDED_WITHIN, Caller, Handler, Teller, Wrong, body_of, text_of
+from pitstop_scheduler.calls import DECIDED_WITHIN, Caller, Handler, Teller, Wrong, body_of, checked, text_of
 from pitstop_scheduler.intake import Intake, Refusal, new_request_id
 from pitstop_scheduler.log import Log
 from pitstop_scheduler.people import People
@@ -57,7 +57,7 @@ class Api:
     async def serve(self, service: Service) -> None:
         """Register the endpoints."""
         verbs = {
-            "run": self._run, "status": self._status, "ls": self._ls, "cancel": self._cancel,
+            "run": self._run, "rerun": self._rerun, "status": self._status, "ls": self._ls, "cancel": self._cancel,
             "keys-add": self._keys_add, "keys-ls": self._keys_ls, "keys-rm": self._keys_rm,
             "extend": self._sessions.extend, "org-show": self._orgs.show, "org-apply": self._orgs.apply,
             "dlq-ls": self._dlq_ls, "dlq-show": self._dlq_show, "dlq-replay": self._dlq_replay,
@@ -104,7 +104,20 @@ class Api:
     # -- runs ----------------------------------------------------------------------------------------------------------
 
     async def _run(self, caller: Caller, asked: MicroRequest) -> dict[str, Any]:
-        request = read_request(asked.data, headers=asked.headers or {}, org_of_subject=caller.org)
+        return await self._submit(caller, asked, asked.data)
+
+    async def _rerun(self, caller: Caller, asked: MicroRequest) -> dict[str, Any]:
+        """As a request whose `rerun_of` is that run."""
+        id = text_of(asked, "run")
+        wanted = checked(asked, RerunRequest)
+        origin = await self._reading.spec(caller.org, ids.run_of_job(id))
+        body = {name: value for name, value in body_of(asked).items() if name in {"id", "failed", "ssh", "retry"}}
+        body |= {"org": caller.org, "project": origin.project, "rerun_of": origin.run,
+                 "jobs": [*wanted.jobs, *([id] if "-" in id else [])]}  # fmt: skip
+        return await self._submit(caller, asked, msgspec.json.encode(body))
+
+    async def _submit(self, caller: Caller, asked: MicroRequest, body: bytes) -> dict[str, Any]:
+        request = read_request(body, headers=asked.headers or {}, org_of_subject=caller.org)
         if caller.actor != PUBLISHER:  # a person is who NATS says; a publisher may name its people
             if request.actor and request.actor != caller.actor:
                 fault = m.Fault(pointer="/actor", message=f"you are {caller.actor}: leave it out, or name yourself")
@@ -122,7 +135,7 @@ class Api:
         return {
             "run": run, "request": request.id, "duplicate": self._log.state.source_of(run) != source,
             "queue_position": min((job.position for job in status.jobs if job.position), default=0),
-            "jobs": {job.key: job.job for job in spec.jobs},
+            "jobs": {job.key: job.job for job in spec.jobs}, "rerun_of": spec.rerun_of, "notes": spec.notes,
         }  # fmt: skip
 
     async def _status(self, caller: Caller, asked: MicroRequest) -> Any:

@@ -38,6 +38,8 @@ class Queued(Change, frozen=True, array_like=True, tag="q"):
     position: int
     cause: str
     retry: bool = False
+    rerun_of: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Duplicate(Change, frozen=True, array_like=True, tag="d"):

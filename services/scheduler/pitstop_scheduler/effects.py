@@ -107,10 +107,14 @@ def _queued(scope: _Scope, change: c.Queued) -> Iterator[Effect]:
     if run is None:
         return
     keys = {key: id for id, key, *_ in change.jobs}
-    event = m.RunQueued(**_base(scope, run, change.cause), actor=run.actor, jobs=keys, position=change.position)
+    event = m.RunQueued(**_base(scope, run, change.cause), actor=run.actor, jobs=keys, position=change.position,
+                        rerun_of=change.rerun_of, notes=change.notes)  # fmt: skip
     yield _event(scope, event, run.trace)
     yield View(run.id, "")
     yield from (View(run.id, id) for id in run.jobs)
+    if change.rerun_of:  # a key for each: it is written by itself, and again by whoever repeats this record
+        link = m.encode(m.RerunView(run=run.id, actor=run.actor, created=run.created))
+        yield Publish(subjects.rerun(run.org, change.rerun_of, run.id), link, headers(f"{scope.prefix}.rerun", ""))
 
 
 def _duplicate(scope: _Scope, change: c.Duplicate) -> Iterator[Effect]:

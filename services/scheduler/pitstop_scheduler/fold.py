@@ -47,7 +47,10 @@ def _queued(state: State, change: c.Queued) -> None:
         change.run, change.org, change.project, change.request, change.actor, change.priority, change.source,
         change.trace, tuple(job for job, *_ in change.jobs), change.connect_window, change.idle_timeout,
         change.max_duration, change.on_expiry, created=state.now, retry=change.retry, place=state.placed + 1,
+        rerun_of=change.rerun_of,
     )  # fmt: skip
+    if change.rerun_of and state.run(change.rerun_of) is not None:
+        state.edit_run(change.rerun_of).reruns += 1
     state.add(run, [Job(id, run.id, key, pool, offers, queued=state.now) for id, key, pool, offers in change.jobs])
     for job in run.jobs:
         state.enqueue(run.org, run.priority, job)

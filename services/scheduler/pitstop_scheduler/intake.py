@@ -15,14 +15,16 @@ from typing import NamedTuple
 from pitstop_common import ids, subjects
 from pitstop_common import messages as m
 from pitstop_common.bus import Ack, Bus, Refused
-from pitstop_common.errors import PitstopError, Unavailable, WrongLastSequence
+from pitstop_common.errors import NotFound, PitstopError, Unavailable, WrongLastSequence
 from pitstop_common.pull import Delivery, Pull, rfc3339
 from pitstop_common.spec import RunSpec
-from pitstop_common.streams import REQ, REQ_ORG, intake_consumer
+from pitstop_common.streams import REQ, REQ_ORG, SPECS_DAYS, intake_consumer
 from pitstop_common.telemetry import headers, new_trace, trace_of
 from pitstop_scheduler.metrics import Metrics
+from pitstop_scheduler.origin import inherit, inherits_session, without_session
 from pitstop_scheduler.people import People
 from pitstop_scheduler.policy import Policy
+from pitstop_scheduler.reading import Reading
 from pitstop_scheduler.request import BadRequest, Request, compile_run, read_request
 
 log = logging.getLogger(__name__)
@@ -56,8 +58,9 @@ class Taken(NamedTuple):
 class Intake:
     """Shared by all schedulers: a queue consumer on each of the two request streams."""
 
-    def __init__(self, bus: Bus, people: People, policy: Policy, metrics: Metrics) -> None:
+    def __init__(self, bus: Bus, people: People, policy: Policy, metrics: Metrics, reading: Reading) -> None:
         self._bus, self._people, self._policy, self._metrics = bus, people, policy, metrics
+        self._reading = reading
 
     async def run(self, stream: str, stopping: asyncio.Event) -> None:
         """Take in what comes on REQ or REQ_ORG, many at once, until told to stop."""
@@ -70,8 +73,9 @@ class Intake:
             await pull.close()
 
     async def accept(self, request: Request, run: str, source: str, trace: str, created: float) -> Taken:
-        """Store the spec and say run.accepted. Raises Refusal; Unavailable (then nothing is lost by trying again)."""
-        await self._admit(request)
+        """Store the spec and say run.accepted. Raises Refusal, BadRequest; Unavailable (then nothing is lost by trying
+        again)."""
+        request = await self._admit(await self._complete(request))
         spec = compile_run(request, run=run, created=rfc3339(created), trace=trace or new_trace())
         try:
             await self._bus.store(
@@ -155,13 +159,27 @@ class Intake:
             log.error("a bad request cannot be kept: %s", error)
             return None
 
-    async def _admit(self, request: Request) -> None:
+    async def _complete(self, request: Request) -> Request:
+        """A rerun with what the earlier run gives it. Raises BadRequest, Unavailable."""
+        if request.again is None:
+            return request
+        try:
+            origin = await self._reading.spec(request.org, request.again.of)
+            results = await self._reading.results(request.org, origin.run) if request.again.failed else {}
+        except NotFound:
+            text = f"there is no run {request.again.of} in org {request.org} (a run is kept for {SPECS_DAYS} days)"
+            raise BadRequest((m.Fault(pointer="/rerun_of", message=text),), request.org, request.id) from None
+        return inherit(request, origin, results)
+
+    async def _admit(self, request: Request) -> Request:
         if not request.ssh:
-            return
+            return request
         session = request.session
         barred = [self._policy.barred(request.org, request.project, user) for user in (request.actor, *session.users)]
         asker = barred[0] if request.actor or not session.users or all(barred) else None
         if asker is not None:
+            if asker.code == "ssh_disabled" and inherits_session(request):
+                return without_session(request, f"{asker.text}: this run offers no session")
             text = f"{asker.text}; or leave `ssh` out of the request"
             raise Refusal(asker.code, (m.Fault(pointer="/ssh", message=text),), request)
         keys = await self._people.allowed(request.org, request.actor, session.users, session.keys)
@@ -169,7 +187,9 @@ class Intake:
             who = " or ".join(filter(None, [request.actor, *session.users])) or "the actor (none is named)"
             text = (f"nobody could enter: no SSH key is registered for {who} in org {request.org}. Register one with "
                     "`pitstop keys add ~/.ssh/id_ed25519.pub`, or send one in `ssh.keys`")  # fmt: skip
+            text += "; or rerun without the session of the first run (`--no-ssh`)" * inherits_session(request)
             raise Refusal("ssh_no_key", (m.Fault(pointer="/ssh", message=text),), request)
+        return request
 
 
 def wait_before_next(deliveries: int) -> float:
@@ -184,7 +204,8 @@ def _accepted(spec: RunSpec, source: str, created: float) -> m.RunAccepted:
         request=spec.request, cause=source, actor=spec.actor, priority=spec.priority,
         jobs=tuple(m.AcceptedJob(job=job.job, key=job.key, pool=job.pool, ssh=job.pause.any) for job in spec.jobs),
         connect_window=session.connect_window, idle_timeout=session.idle_timeout, max_duration=session.max_duration,
-        on_expiry=session.on_expiry, retry=spec.retry, trace=spec.trace, source=source,
+        on_expiry=session.on_expiry, retry=spec.retry,
+        rerun_of=spec.rerun_of, notes=spec.notes, trace=spec.trace, source=source,
     )  # fmt: skip
 
 

@@ -82,6 +82,9 @@ class Run(msgspec.Struct, omit_defaults=True, gc=False):
     result: Result | Literal[""] = ""
     reason: str = ""
     retry: bool = False
+    rerun_of: str = ""
+    reruns: int = 0
+    """How many times it was done again while it lives."""
     place: int = 0
     """Counts runs up as they come: a job that is tried again finds its old place in the queue by it."""
 

@@ -41,7 +41,7 @@ class Reading:
 
     async def spec(self, org: str, run: str) -> RunSpec:
         """The compiled run. Raises NotFound, Unavailable."""
-        if run in self._specs:
+        if run in self._specs and self._specs[run].org == org:
             return self._specs[run]
         reply = await self._bus.request(f"$JS.API.DIRECT.GET.{SPECS}.{subjects.spec(org, run)}")
         if (reply.headers or {}).get("Status") == "404":
@@ -85,15 +85,32 @@ class Reading:
         if run is not None and run.org == org:
             jobs = [job for job in map(state.job, run.jobs) if job is not None]
             views = [job_view(job, run, state.head) for job in jobs]
-            return RunStatusView(run=run_view(run, state.head), jobs=tuple([await self._status(v) for v in views]))
+            reruns = await self._reruns(org, run_id) if run.reruns or run.result else ()
+            return RunStatusView(
+                run=run_view(run, state.head), jobs=tuple([await self._status(v) for v in views]), reruns=reruns,
+                notes=(await self.spec(org, run_id)).notes,
+            )  # fmt: skip
         return await self._ended(org, run_id)
+
+    async def results(self, org: str, run: str) -> dict[str, str]:
+        """What the jobs of a run came to, by id; empty: not over. Raises NotFound, Unavailable."""
+        await self.current()
+        return {entry.job.job: entry.job.result for entry in (await self.status(org, run)).jobs}
+
+    async def _reruns(self, org: str, run: str) -> tuple[m.RerunView, ...]:
+        found = (await self._runs.scan(f"{org}.{run}.reruns.*")).values()
+        views = [m.decode_rerun_view(entry.value) for entry in found if entry.value is not None]
+        return tuple(sorted(views, key=lambda view: (view.created, view.run)))
 
     async def _ended(self, org: str, run: str) -> RunStatusView:
         view = await self._stored_run(org, run)
         stored = await self._runs.scan(f"{org}.{run}.*")
         views = [m.decode_job_view(one.value) for one in stored.values() if one.value is not None]
         views.sort(key=lambda view: int(view.job.rpartition("-")[2]))
-        return RunStatusView(run=view, jobs=tuple([await self._status(view) for view in views]))
+        return RunStatusView(
+            run=view, jobs=tuple([await self._status(view) for view in views]), reruns=await self._reruns(org, run),
+            notes=(await self.spec(org, run)).notes,
+        )  # fmt: skip
 
     async def _stored_run(self, org: str, run: str) -> m.RunView:
         entry = await self._runs.get(f"{org}.{run}")

@@ -11,23 +11,37 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
+from msgspec import UNSET
 
 from pitstop_common import limits
 from pitstop_common.errors import PitstopError
 from pitstop_common.faults import Faults, TooManyFaults, told
 from pitstop_common.ids import job_id
 from pitstop_common.messages import Fault
-from pitstop_common.requests import RunRequest
+from pitstop_common.requests import RunRequest, SshRequest
 from pitstop_common.spec import JobSpec, Retry, RunSpec, SessionPolicy, Source
 from pitstop_common.validation import check_struct
 from pitstop_scheduler.request_body import decode_body
 from pitstop_scheduler.request_rules import jobs_of, pause_jobs, policy_of, source_of
 
-_NOT_YET: Final = ("inputs", "secrets", "rerun_of")
+_NOT_YET: Final = ("inputs", "secrets")
+_OF_THE_FIRST: Final = ("workflow", "steps", "image", "source", "env", "pool", "inputs", "secrets")
+"""What a rerun has from the run that it does again, and from nowhere else."""
 _STAND_IN: Final = {"org": "x", "project": "x"}
 """For a request without sound ones: its other fields are checked all the same, and then it is refused."""
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 _ID: Final = re.compile(rf"[^\x00-\x1f\x7f-\x9f]{{1,{limits.MAX_ID_CHARS}}}\Z")
+
+
+class Again(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rerun asks for. None: as in the run `of`."""
+
+    of: str
+    jobs: tuple[str, ...] = ()
+    failed: bool = False
+    ssh: SshRequest | None = None
+    priority: int | None = None
+    retry: Retry | None = None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +60,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     retry: Retry = ""
     trace: str = ""
+    notes: tuple[str, ...] = ()
+    again: Again | None = None
+    """A rerun: jobs, source and the like are still to be taken from the earlier run (`origin.inherit`)."""
 
     @property
     def ssh(self) -> bool:
@@ -93,7 +110,8 @@ def compile_run(request: Request, *, run: str, created: str, trace: str) -> RunS
         run=run, org=request.org, project=request.project, request=request.id, actor=request.actor,
         jobs=tuple(msgspec.structs.replace(job, job=job_id(run, n)) for n, job in enumerate(request.jobs, start=1)),
         source=request.source, session=request.session, priority=request.priority,
-        retry=request.retry, trace=trace, created=created,
+        retry=request.retry, rerun_of=request.again.of if request.again else "", notes=request.notes, trace=trace,
+        created=created,
     )  # fmt: skip
 
 
@@ -105,15 +123,30 @@ def _read(body: dict[str, Any], headers: Mapping[str, str], org_of_subject: str 
             faults.add((name,), f"`{name}` is not supported yet; leave it out")
     if org_of_subject is not None and "org" in sound and request.org != org_of_subject:
         faults.add(("org",), f"does not agree with the subject, which is that of {org_of_subject}")
+    trace = headers.get("traceparent", "")
+    made = Request(
+        id=request.id or _header_id(headers, faults),
+        org=request.org, project=request.project, actor=request.actor, priority=request.priority,
+        retry=request.retry, jobs=(), trace=trace if _TRACEPARENT.match(trace) else "",
+    )  # fmt: skip
+    if "rerun_of" in body:
+        return msgspec.structs.replace(made, again=_again(request, body, faults))
+    if request.failed:
+        faults.add(("failed",), "belongs to `rerun_of`")
     session = policy_of(request.ssh, faults)
     source = source_of(request.source, faults)
     jobs = pause_jobs(jobs_of(request, body, faults), request.ssh, faults)
-    trace = headers.get("traceparent", "")
-    return Request(
-        id=request.id or _header_id(headers, faults),
-        org=request.org, project=request.project, actor=request.actor, priority=request.priority,
-        retry=request.retry, jobs=jobs, source=source, session=session,
-        trace=trace if _TRACEPARENT.match(trace) else "",
+    return msgspec.structs.replace(made, jobs=jobs, source=source, session=session)
+
+
+def _again(request: RunRequest, body: dict[str, Any], faults: Faults) -> Again:
+    for name in _OF_THE_FIRST:
+        if name in body:
+            faults.add((name,), "comes from the run that `rerun_of` names; leave it out")
+    return Again(
+        of="" if request.rerun_of is UNSET else request.rerun_of, jobs=tuple(request.jobs), failed=request.failed,
+        ssh=request.ssh if "ssh" in body else None, priority=request.priority if "priority" in body else None,
+        retry=request.retry if "retry" in body else None,
     )  # fmt: skip
 
 

@@ -76,7 +76,8 @@ def policy_of(ssh: SshRequest, faults: Faults) -> SessionPolicy:
 def jobs_of(request: RunRequest, body: dict[str, Any], faults: Faults) -> tuple[JobSpec, ...]:
     """The jobs of the workflow or of the steps, without ids. `body`: the steps are read as they came."""
     if ("workflow" in body) == ("steps" in body):
-        faults.add((), "must have one of `workflow` and `steps`" + ("; it has both" if "steps" in body else ""))
+        both = "; it has both" if "steps" in body else ""
+        faults.add((), f"must have one of `workflow`, `steps` and `rerun_of`{both}")
         return ()
     if "steps" in body:
         if request.jobs:

@@ -26,7 +26,8 @@ async def main(runtime: Runtime, config: Config) -> None:
     people = People(bus)
     log = Log(bus, partition=0, snapshot_every=config.snapshot_every)
     policy = Policy(log, config)
-    intake = Intake(bus, people, policy, metrics)
+    reading = Reading(bus, log, people, policy)
+    intake = Intake(bus, people, policy, metrics, reading)
     defaults = Defaults(config.org_slots, config.project_slots, config.pool_slots)
     partition = Partition(bus, log, f"scheduler-{secrets.token_hex(4)}", defaults, metrics)
     try:
@@ -35,7 +36,7 @@ async def main(runtime: Runtime, config: Config) -> None:
             tasks.create_task(intake.run(REQ, runtime.stopping))
             tasks.create_task(intake.run(REQ_ORG, runtime.stopping))
             await partition.followed.wait()
-            await Api(bus, log, intake, people, Reading(bus, log, people, policy), policy).serve(runtime.service)
+            await Api(bus, log, intake, people, reading, policy).serve(runtime.service)
             await bus.nc.flush()  # the endpoints are heard of before anybody is told to ask
             runtime.ready()
     finally:

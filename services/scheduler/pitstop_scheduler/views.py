@@ -39,7 +39,7 @@ def run_view(run: Run, sequence: int) -> m.RunView:
     return m.RunView(
         run=run.id, org=run.org, project=run.project, request=run.request, actor=run.actor, status=status,
         result=run.result, jobs=run.jobs, priority=run.priority, created=run.created, started=run.started,
-        finished=run.finished, trace=run.trace, seq=sequence,
+        finished=run.finished, rerun_of=run.rerun_of, trace=run.trace, seq=sequence,
     )  # fmt: skip
 
 

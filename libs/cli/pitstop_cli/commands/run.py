@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pitstop_cli.request import SshOptions
 
 
-def _session_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def session_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed((
         click.option("--ssh", "direct", is_flag=True, help="Open a terminal as soon as there is a sandbox."),
         click.option("--ssh-after-step", "after_step", type=int, metavar="N", help="Pause after step N (from 1)."),
@@ -37,7 +37,7 @@ def _session_options(command: Callable[..., Any]) -> Callable[..., Any]:
               help="[default: the only file of .pitstop/workflows, .github/workflows or .depot/workflows]")  # fmt: skip
 @click.option("--job", "jobs", multiple=True, metavar="JOB", help="Only this job (several times: these).")
 @click.option("--project", metavar="NAME", help="[default: the repository's name]")
-@_session_options
+@session_options
 @click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher goes first inside the org.")
 @click.option("--retry", type=click.Choice(["infrastructure"]), help="Try a job again once whose host is lost.")
 @click.option("--no-wait", is_flag=True, help="Only request it.")
@@ -68,12 +68,12 @@ def command(
     wish = Wish(
         workflow=workflow, jobs=jobs, project=project or "", priority=priority, retry=retry or "",
         wait=not no_wait, local=local, json=output == "json", nats=nats, org=org,
-        ssh=_ssh_options(**session), keys=session["keys"],
+        ssh=ssh_options(**session), keys=session["keys"],
     )  # fmt: skip
     return run_async(request_run(wish))
 
 
-def _ssh_options(
+def ssh_options(
     direct: bool, after_step: int | None, before_step: str | None, on_failure: bool, at_end: bool,
     users: tuple[str, ...], keys: tuple[str, ...], connect_window: float | None, idle_timeout: float | None,
     max_duration: float | None,

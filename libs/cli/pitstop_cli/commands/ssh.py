@@ -99,13 +99,13 @@ def _refuse_the_impossible(entry: dict[str, Any]) -> None:
         result = job["result"] or "being stopped"
         raise Failure(
             f"job {job['job']} has ended ({result}); nobody can enter it any more",
-            next=f"what it said: pitstop logs {job['job']}   a new one: pitstop run --ssh-on-failure",
+            next=f"what it said: pitstop logs {job['job']}   again: pitstop rerun {job['job']} --ssh-on-failure",
             code=NOT_FOUND,
         )
     if not entry.get("allowed"):
         raise Failure(
             f"job {job['job']} offers no session: its run did not ask for one",
-            next="pitstop run --ssh, --ssh-after-step N, --ssh-on-failure or --ssh-at-end",
+            next=f"pitstop rerun {job['job']} --ssh, or with --ssh-after-step N, --ssh-on-failure, --ssh-at-end",
             code=USAGE,
         )
 

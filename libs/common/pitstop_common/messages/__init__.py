@@ -14,6 +14,7 @@ from pitstop_common.messages.codec import (
     decode_job_view,
     decode_report,
     decode_report_view,
+    decode_rerun_view,
     decode_run_view,
     decode_start,
     encode,
@@ -67,7 +68,7 @@ from pitstop_common.messages.parts import (
     SshAddress,
     StepReport,
 )
-from pitstop_common.messages.views import Claim, Heartbeat, JobView, ReportView, RunView, UserKey
+from pitstop_common.messages.views import Claim, Heartbeat, JobView, ReportView, RerunView, RunView, UserKey
 from pitstop_common.messages.work import Command, Fired, Resume, Start, Stop, Warn
 
 __all__ = [
@@ -101,6 +102,7 @@ __all__ = [
     "OrgConfigured",
     "PauseReason",
     "ReportView",
+    "RerunView",
     "Result",
     "Resume",
     "RunAccepted",
@@ -139,6 +141,7 @@ __all__ = [
     "decode_job_view",
     "decode_report",
     "decode_report_view",
+    "decode_rerun_view",
     "decode_run_view",
     "decode_start",
     "encode",

@@ -8,7 +8,7 @@ from pitstop_common.messages.events import Event
 from pitstop_common.messages.facts import Fact
 from pitstop_common.messages.logs import LogChunk
 from pitstop_common.messages.parts import JobReport
-from pitstop_common.messages.views import JobView, ReportView, RunView
+from pitstop_common.messages.views import JobView, ReportView, RerunView, RunView
 from pitstop_common.messages.work import Command, Start
 
 
@@ -26,4 +26,5 @@ decode_chunk = msgspec.json.Decoder(LogChunk).decode
 decode_report = msgspec.json.Decoder(JobReport).decode
 decode_run_view = msgspec.json.Decoder(RunView).decode
 decode_job_view = msgspec.json.Decoder(JobView).decode
+decode_rerun_view = msgspec.json.Decoder(RerunView).decode
 decode_report_view = msgspec.json.Decoder(ReportView).decode

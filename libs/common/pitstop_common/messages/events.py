@@ -8,11 +8,14 @@ from pitstop_common.messages.parts import ExpiryReason, Message, Result
 
 
 class RunQueued(Message, frozen=True, kw_only=True, tag="run.queued"):
-    """The run is in the queue. `jobs`: the key of each job and its id; `position` of the first job, from 1."""
+    """The run is in the queue. `jobs`: the key of each job and its id; `position` of the first job, from 1. `rerun_of`:
+    the run that it does again; `notes`: what else is to be known, in words."""
 
     actor: str = ""
     jobs: dict[str, str] = {}
     position: int = 1
+    rerun_of: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class RunStarted(Message, frozen=True, kw_only=True, tag="run.started"):

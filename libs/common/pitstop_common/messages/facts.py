@@ -31,6 +31,8 @@ class RunAccepted(Message, frozen=True, kw_only=True, tag="run.accepted"):
     max_duration: float = 0
     on_expiry: Literal["cancel", "resume"] = "cancel"
     retry: Literal["", "infrastructure"] = ""
+    rerun_of: str = ""
+    notes: tuple[str, ...] = ()
     trace: str = ""
     source: str = ""
     """`<stream>:<sequence>` of the request: the same message again is a redelivery, another one a duplicate."""

@@ -1,4 +1,5 @@
-"""Read models (bucket `runs`: keys <org>.<run>, <org>.<run>.<job>, <org>.<run>.<job>.report) and what lies in the
+"""Read models (bucket `runs`: keys <org>.<run>, <org>.<run>.<job>, <org>.<run>.<job>.report,
+<org>.<run>.reruns.<other run>) and what lies in the
 other buckets."""
 
 from __future__ import annotations
@@ -25,8 +26,18 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     created: float = 0
     started: float = 0
     finished: float = 0
+    rerun_of: str = ""
+    """The run that this one does again."""
     trace: str = ""
     seq: int = 0
+
+
+class RerunView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run was done again by `run`, which `actor` asked for. `created`: seconds since the epoch."""
+
+    run: str
+    actor: str
+    created: float
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
