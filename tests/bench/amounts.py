@@ -22,11 +22,27 @@ class Amounts(msgspec.Struct, frozen=True, kw_only=True):
     """Messages in a round."""
     publishers: int = 3
     """Processes."""
+    decided: int = 10_000
+    """Runs whose facts are decided on, in a round."""
+    waiting_orgs: int = 1000
+    waiting: int = 100_000
+    """Jobs in the long queue."""
     settled: float = 1.5
     """Seconds after which a count is looked at again: longer than read models trail."""
 
 
 QUICK = Amounts(
-    first_lines=2, connects=2, echoes=20, echo_block=10, rounds=1, runs=40, ceiling=3000, publishers=2, settled=0.3
+    first_lines=2,
+    connects=2,
+    echoes=20,
+    echo_block=10,
+    rounds=1,
+    runs=40,
+    ceiling=3000,
+    publishers=2,
+    settled=0.3,
+    decided=400,
+    waiting_orgs=20,
+    waiting=200,
 )
 """Proves that all of it works; the figures mean nothing."""

@@ -1,52 +1,129 @@
 """Whole runs per second, on the production path, against what the server could store of as many messages.
 
-Real nats-server with the accounts of `pitstop up`, a real scheduler and real sandbox hosts, each a process, and a
-process that loads. Only what a step does is played: the hosts have the in-memory backend, and their folders in memory
-where the system has such a place (ext4 is slow at making files where many were just removed; no real host ends
-hundreds of jobs a second). The server stores on disk.
+Real nats-server with the accounts of `pitstop up`, real schedulers, each a process, and a process that loads. Two rows:
+with real sandbox hosts, of which only what a step does is played (the in-memory backend, and their folders in memory
+where the system has such a place: ext4 is slow at making files where many were just removed; no real host ends hundreds
+of jobs a second); and with a host that only claims and says the facts, which leaves the scheduler's own path. The
+server stores on disk.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import os
-import secrets
-import signal
-import subprocess
-import sys
 import tempfile
-import time
-import uuid
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import uvloop
-from nats.aio.msg import Msg
-from tests.bench import ceiling
+from tests.bench import ceiling, decisions
 from tests.bench.amounts import Amounts
+from tests.bench.load import load
+from tests.bench.played import POOL
+from tests.bench.processes import ALL, cpu, program, served, service, stored
 from tests.bench.report import Row, median, row
 
-from pitstop_cli.local import credentials
-from pitstop_common import subjects
 from pitstop_common.bus import Bus, connected
-from pitstop_common.embedded import Account, EmbeddedServer, die_with_parent
+from pitstop_common.embedded import EmbeddedServer
 from pitstop_common.permissions import OWNER
 from pitstop_common.provision import provision
-from pitstop_common.streams import buckets, streams
 
 LEAST: Final = 0.40
+LEAST_PLAYED: Final = 0.60
+MOST_CPU: Final = 1.2
+LEAST_DECISIONS: Final = 30_000
 _HOSTS: Final = 2
+_STANDBYS: Final = 2
 _CAPACITY: Final = 500
-_ORGS: Final = 16
-_WINDOW: Final = 300
-_START_SECONDS: Final = 30
-_SECONDS: Final = 300
-_ALWAYS: Final = 10
-"""Messages that are stored in such a time without any run: signs of life."""
-_ALL: Final = "all"
+_REAL: Final = "default"
+
+
+class Measured:
+    """One kind of load, round by round."""
+
+    def __init__(self, pool: str) -> None:
+        self.pool = pool
+        self.rates: list[float] = []
+        self.stored: list[float] = []
+        self.cost: list[dict[str, float]] = []
+
+    def cpu(self, name: str) -> float:
+        """Milliseconds a run."""
+        return median([one[name] for one in self.cost])
+
+    def each(self) -> str:
+        """CPU ms per run of each name."""
+        return ", ".join(f"{name} {self.cpu(name):.2f}" for name in self.cost[0])
+
+
+class Bench:
+    """What there is to measure on."""
+
+    def __init__(self, folder: Path, server: EmbeddedServer, bus: Bus, amounts: Amounts) -> None:
+        self.folder, self.server, self.bus, self.amounts = folder, server, bus, amounts
+        self.pids = {"nats-server": [server.pid]}
+        self.real, self.played, self.three = Measured(_REAL), Measured(POOL), Measured(POOL)
+        self.ceilings: list[float] = []
+        self.decisions: list[float] = []
+        self._standbys = 0
+
+    async def warm_up(self) -> None:
+        """The first of everything."""
+        for pool in (_REAL, POOL):
+            runs = max(20, self.amounts.runs // 10)
+            await load(self.server.url(OWNER), self.bus, runs, pool, self.amounts.settled)
+
+    async def round(self) -> None:
+        """One of each."""
+        await self.ceiling()
+        self.decisions.append(await decisions.measure(self.server.url(ALL), self.amounts.decided))
+        await self._runs(self.real, {})
+        await self._runs(self.played, {})
+        async with contextlib.AsyncExitStack() as stack:
+            pids = [await stack.enter_async_context(self._standby()) for _ in range(_STANDBYS)]
+            await self._runs(self.three, {"scheduler": [*self.pids["scheduler"], *pids]})
+
+    async def ceiling(self) -> None:
+        """What the server can take."""
+        self.ceilings.append(
+            await ceiling.measure(self.server.url(ALL), self.amounts.ceiling, self.amounts.publishers)
+        )  # fmt: skip
+
+    def _standby(self) -> contextlib.AbstractAsyncContextManager[int]:
+        self._standbys += 1
+        return service("scheduler", self.folder / f"standby-{self._standbys}", self.server)
+
+    async def _runs(self, measured: Measured, more: Mapping[str, list[int]]) -> None:
+        pids, runs = {**self.pids, **more}, self.amounts.runs
+        before, used = await stored(self.bus), cpu(pids)
+        measured.rates.append(
+            await load(self.server.url(OWNER), self.bus, runs, measured.pool, self.amounts.settled)
+        )  # fmt: skip
+        measured.stored.append((await stored(self.bus) - before) / runs)
+        measured.cost.append({name: (after - used[name]) / runs for name, after in cpu(pids).items()})
+
+    def rows(self) -> list[Row]:
+        """The result."""
+        raw = median(self.ceilings)
+        other = f"ceiling {raw:,.0f} messages/s ({self.amounts.publishers} publishers)"
+        rates = ", ".join(f"{one:,.0f}" for one in self.ceilings)
+        one, three = self.played.cpu("scheduler"), self.three.cpu("scheduler")
+        return [
+            self._row("whole runs", self.real, raw, LEAST, f"{other}; {_HOSTS} real hosts; ceilings: {rates}"),
+            self._row("whole runs, played hosts", self.played, raw, LEAST_PLAYED, f"{other}; one host says facts only"),
+            row("CPU per run, 3 schedulers to 1", three, one, most=MOST_CPU,
+                note=f"of all scheduler processes; {median(self.three.rates):.0f} runs/s with 3; {self.three.each()}"),
+            row("facts decided on and committed", median(self.decisions), raw, least=LEAST_DECISIONS, of="ours",
+                unit="/s", note=f"other: {other}; rounds: {', '.join(f'{one:,.0f}' for one in self.decisions)}/s"),
+        ]  # fmt: skip
+
+    def _row(self, name: str, measured: Measured, raw: float, least: float, note: str) -> Row:
+        messages = median(measured.stored)
+        text = (
+            f"{messages:.1f} messages stored per run; other: ceiling / messages; {note}; "
+            f"CPU ms per run: {measured.each()}; rounds: {', '.join(f'{one:.0f}' for one in measured.rates)} runs/s"
+        )
+        return row(name, median(measured.rates), raw / messages, least=least, unit="/s", note=text)  # fmt: skip
 
 
 async def measure(folder: Path, amounts: Amounts) -> list[Row]:
@@ -55,147 +132,24 @@ async def measure(folder: Path, amounts: Amounts) -> list[Row]:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="pitstop-bench-", dir=memory) as hosts:
         async with contextlib.AsyncExitStack() as stack:
-            server = await stack.enter_async_context(_server(folder))
-            bus = await stack.enter_async_context(connected(server.url(_ALL), "bench"))
+            server = await stack.enter_async_context(served(folder))
+            bus = await stack.enter_async_context(connected(server.url(ALL), "bench"))
             await provision(bus)
             await ceiling.make_stream(bus)
-            pids = {"nats-server": [server.pid]}
-            pids["scheduler"] = [await stack.enter_async_context(_service("scheduler", folder / "scheduler", server))]
+            bench = Bench(folder, server, bus, amounts)
+            pids = bench.pids
+            pids["scheduler"] = [await stack.enter_async_context(service("scheduler", folder / "scheduler", server))]
             pids["hosts"] = [
-                await stack.enter_async_context(_service("sandbox", Path(hosts, str(number)), server))
-                for number in range(_HOSTS)
+                await stack.enter_async_context(_host(Path(hosts, str(number)), server)) for number in range(_HOSTS)
             ]
-            return await _by_turns(server, bus, pids, amounts)
+            played = await stack.enter_async_context(program("tests.bench.played", server.url("sandbox")))
+            pids["played host"] = [played.pid]
+            await bench.warm_up()
+            for _ in range(amounts.rounds):
+                await bench.round()
+            await bench.ceiling()
+            return bench.rows()
 
 
-async def _by_turns(server: EmbeddedServer, bus: Bus, pids: dict[str, list[int]], amounts: Amounts) -> list[Row]:
-    ceilings, rates, stored, cost = [], [], [], []
-    await _load(server, bus, max(20, amounts.runs // 10), amounts.settled)
-    for _ in range(amounts.rounds):
-        ceilings.append(await ceiling.measure(server.url(_ALL), amounts.ceiling, amounts.publishers))
-        before, used = await _stored(bus), _cpu(pids)
-        rates.append(await _load(server, bus, amounts.runs, amounts.settled))
-        stored.append((await _stored(bus) - before) / amounts.runs)
-        cost.append({name: (after - used[name]) / amounts.runs for name, after in _cpu(pids).items()})
-    ceilings.append(await ceiling.measure(server.url(_ALL), amounts.ceiling, amounts.publishers))
-    raw, messages, rate = median(ceilings), median(stored), median(rates)
-    note = (f"{messages:.1f} messages stored per run, ceiling {raw:,.0f} messages/s ({amounts.publishers} publishers); "
-            f"other: ceiling / messages; CPU ms per run: {_each(cost)}; {_HOSTS} hosts; "
-            f"rounds: {', '.join(f'{one:.0f}' for one in rates)} runs/s, "
-            f"{', '.join(f'{one:,.0f}' for one in ceilings)} messages/s")  # fmt: skip
-    return [row("whole runs", rate, raw / messages, least=LEAST, unit="/s", note=note)]
-
-
-@contextlib.asynccontextmanager
-async def _server(folder: Path) -> AsyncIterator[EmbeddedServer]:
-    everything = Account(user=_ALL, password=secrets.token_urlsafe(16))
-    server = EmbeddedServer(folder / "nats", accounts=[*credentials.accounts(folder, "local"), everything])
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop()
-
-
-@contextlib.asynccontextmanager
-async def _service(name: str, folder: Path, server: EmbeddedServer) -> AsyncIterator[int]:
-    folder.mkdir(mode=0o700)
-    ready = folder / "ready"
-    env = {
-        "PATH": os.environ["PATH"], "PITSTOP_NATS_URL": server.url(name), "PITSTOP_DIR": str(folder),
-        "PITSTOP_READY_FILE": str(ready), "PITSTOP_SANDBOX": "fake", "PITSTOP_CAPACITY": str(_CAPACITY),
-        "PITSTOP_JOBS_AT_STOP": "end", "PITSTOP_LOG_LEVEL": "warning",
-    }  # fmt: skip
-    log = folder / "log"
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", f"pitstop_{name}"], env=env, stderr=errors, preexec_fn=die_with_parent
-        )
-    try:
-        deadline = time.monotonic() + _START_SECONDS
-        while not ready.exists():
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            await asyncio.sleep(0.02)
-        yield process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.to_thread(process.wait, 35)
-        finally:
-            process.kill()
-
-
-def _cpu(pids: dict[str, list[int]]) -> dict[str, float]:
-    """Milliseconds of processor that the processes of each name have used so far."""
-    return {name: sum(_cpu_of(pid) for pid in those) for name, those in pids.items()}
-
-
-def _cpu_of(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
-
-
-def _each(cost: list[dict[str, float]]) -> str:
-    return ", ".join(f"{name} {median([one[name] for one in cost]):.2f}" for name in cost[0])
-
-
-async def _stored(bus: Bus) -> int:
-    """Messages that all streams and buckets have ever stored."""
-    names = [str(config.name) for config in (*streams(), *buckets())]
-    return sum([(await bus.js.stream_info(name)).state.last_seq for name in names])
-
-
-async def _load(server: EmbeddedServer, bus: Bus, runs: int, settled: float) -> float:
-    """Runs per second, from the first request to the last `run.finished`."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.runs", server.url(OWNER), str(runs), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(_SECONDS):
-            said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0
-    await _settled(bus, settled)
-    return runs / float(said)
-
-
-async def _settled(bus: Bus, seconds: float) -> None:
-    """Until nothing more is written of the runs: what comes late counts, too."""
-    before = -1
-    while (now := await _stored(bus)) - before > _ALWAYS:
-        before = now
-        await asyncio.sleep(seconds)
-
-
-async def _request_and_count(url: str, runs: int) -> float:
-    """The loader: keeps some requests ahead of the ends that it hears. Seconds."""
-    async with connected(url, "bench-loader") as bus:
-        ended, room, done = set[str](), asyncio.Semaphore(_WINDOW), asyncio.Event()
-
-        async def heard(msg: Msg) -> None:
-            body = json.loads(msg.data)
-            assert body["result"] == "success", body
-            if body["run"] not in ended:
-                ended.add(body["run"])
-                room.release()
-            if len(ended) == runs:
-                done.set()
-
-        await bus.subscribe("run.finished", heard)
-        await bus.nc.flush()
-        begun = time.perf_counter()
-        for number in range(runs):
-            await room.acquire()
-            request = uuid.uuid4().hex
-            body = {"id": request, "org": f"org-{number % _ORGS}", "project": "bench", "steps": [{"run": "true"}]}
-            await bus.send(subjects.RUN_REQUESTED, json.dumps(body).encode(), {"Nats-Msg-Id": request})
-        await done.wait()
-        return time.perf_counter() - begun
-
-
-if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        print(runner.run(_request_and_count(sys.argv[1], int(sys.argv[2]))))
+def _host(folder: Path, server: EmbeddedServer) -> contextlib.AbstractAsyncContextManager[int]:
+    return service("sandbox", folder, server, sandbox="fake", capacity=_CAPACITY, jobs_at_stop="end")
