@@ -19,6 +19,7 @@ from pitstop_scheduler import changes as c
 from pitstop_scheduler.decide import decide
 from pitstop_scheduler.draft import Draft
 from pitstop_scheduler.fold import fold
+from pitstop_scheduler.grants import reason_to_wait
 from pitstop_scheduler.model import State
 from pitstop_scheduler.tick import Stored
 from pitstop_scheduler.verify import Checker
@@ -96,6 +97,15 @@ class World(RuleBasedStateMachine):
         assert decide(self.state, self.waiting, self.state.now) == decision
         self.waiting = []
         self.commit(*decision.changes, watermark=decision.watermark, now=decision.now)
+        self.nothing_is_left_to_grant(self.state)
+
+    def nothing_is_left_to_grant(self, state: State) -> None:
+        """A tick looks at those only whom its facts concern: nobody else may have been next."""
+        assert [
+            job.id for job in state.jobs.values() if job.status == "queued" and not reason_to_wait(state, job)
+        ] == []
+        assert {id for id, org in state.orgs.items() if org.pressed} == set(state.queues)
+        assert decide(state, [], state.now).changes == ()
 
     @rule(seconds=st.floats(-300, 300))
     def clock_moves(self, seconds: float) -> None:

@@ -11,6 +11,7 @@ from hypothesis.stateful import invariant, precondition, rule
 from tests.stateful.test_scheduler_decide import World, fingerprint
 
 from pitstop_scheduler import changes as c
+from pitstop_scheduler.decide import decide
 from pitstop_scheduler.fold import fold
 from pitstop_scheduler.model import State
 from pitstop_scheduler.snapshot import differences, frames, freeze, restore
@@ -66,6 +67,18 @@ class Snapshots(World):
     def the_follower_has_the_same_state(self) -> None:
         if self.follower is not None:
             assert differences(self.state, self.follower) == []
+
+    @rule(limits=st.integers(0, 3))
+    def everybody_starts_from_it(self, limits: int) -> None:
+        """A new owner, with other limits: whoever may be next by them is granted, as by who folded the log."""
+        self.tick()
+        back = read(b"".join(frames(freeze(self.state))))
+        if self.pieces is None:
+            self.state.unpin()
+        self.commit(c.Defaults(limits, 0, 0))
+        fold(back, *self.log[-1])
+        assert decide(self.state, [], 0.0) == decide(back, [], 0.0)
+        self.tick()
 
     def teardown(self) -> None:
         self.state.unpin()

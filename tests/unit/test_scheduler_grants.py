@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop_common import messages as m
 from pitstop_scheduler import changes as c
+from pitstop_scheduler import grants
 from pitstop_scheduler.decide import decide
 from pitstop_scheduler.fold import apply, fold
 from pitstop_scheduler.grants import reason_to_wait
-from pitstop_scheduler.model import State
+from pitstop_scheduler.model import Job, State
 from pitstop_scheduler.tick import Stored
 
 
@@ -109,3 +111,35 @@ def test_an_org_that_slept_does_not_catch_up_at_the_cost_of_others() -> None:
     desk.tell(*(asked(f"b{n}", org="beta") for n in range(20)))
     late = desk.grants(room(20, serial=3))
     assert [sum(job.startswith(name) for job in late) for name in ("a", "b")] == [5, 5]
+
+
+def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The jobs that a tick asks about."""
+    looked: list[str] = []
+
+    def reason(state: State, job: Job) -> str:
+        looked.append(job.id)
+        return reason_to_wait(state, job)
+
+    monkeypatch.setattr(grants, "reason_to_wait", reason)
+    return looked
+
+
+def test_a_freed_slot_goes_on_without_a_look_at_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a hundred thousand waiting it took a quarter of a second."""
+    desk = Desk(room=1)
+    for number in range(50):
+        desk.tell(*(asked(f"r{number}.{n}", org=f"o{number}") for n in range(20)))
+    (held,) = [job for job in desk.state.jobs.values() if job.status == "starting"]
+    looked = count_looks(monkeypatch)
+    assert desk.grants(m.RunCancel(id="c", time="", org="o0", run=held.run)) == ["r1.0-1"]
+    assert looked == ["r1.0-1"]
+
+
+def test_orgs_at_their_limits_are_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(org=1, room=1000)
+    for number in range(50):
+        desk.tell(*(asked(f"r{number}.{n}", org=f"o{number}") for n in range(20)))
+    looked = count_looks(monkeypatch)
+    assert desk.grants(m.RunCancel(id="c", time="", org="o7", run="r7.0")) == ["r7.1-1"]
+    assert looked == ["r7.1-1"]

@@ -19,11 +19,14 @@ from pitstop_scheduler.tick import Decision, Stored, Tick, rearm
 
 
 def decide(state: State, facts: Iterable[Stored], now: float) -> Decision:
-    """What these facts bring about. `now` is the clock when there is no fact; else time stamps decide."""
+    """What these facts bring about. `now` is the clock when there is no fact; else time stamps decide. Without facts
+    all that wait are looked at: an owner does that once, because its limits may be others."""
     tick = Tick(state)
     draft = tick.draft
     draft.now = max(draft.now, now)
+    everybody = True
     for stored in facts:
+        everybody = False
         if stored.sequence <= draft.watermark:
             continue
         draft.watermark = stored.sequence
@@ -31,31 +34,29 @@ def decide(state: State, facts: Iterable[Stored], now: float) -> Decision:
         handler = _HANDLERS.get(type(stored.fact))
         if handler is not None:
             handler(tick, stored.fact, stored)
-    _grant(tick)
-    _press(tick)
+    _grant(tick, everybody)
+    _press(tick, everybody)
     return Decision(tuple(tick.changes), draft.watermark, draft.now)
 
 
-def _grant(tick: Tick) -> None:
+def _grant(tick: Tick, everybody: bool) -> None:
     draft = tick.draft
-    for job in next_jobs(draft):
+    for job in next_jobs(draft, everybody=everybody):
         run = draft.run(job.run)
         assert run is not None
         tick.emit(c.Granted(job.id, job.attempt + 1, run.started == 0, draft.now - job.queued))
 
 
-def _press(tick: Tick) -> None:
+def _press(tick: Tick, everybody: bool) -> None:
     """Where runs begin or cease to wait, idle limits of the org's sessions change."""
     draft = tick.draft
-    waiting = {org for org in draft.waiting_orgs() if next(draft.waiting(org), None) is not None}
-    flipped = waiting ^ draft.pressed_orgs()
-    for org in sorted(flipped):
-        tick.emit(c.Pressed(org, org in waiting))
-    if flipped:
-        for job in tuple(draft.living_jobs()):
-            run = draft.run(job.run)
-            if job.sessions and run is not None and run.org in flipped:
-                rearm(tick, job.id)
+    orgs = {*draft.touched, *draft.below.orgs, *draft.below.queues} if everybody else draft.touched
+    flipped = [org for org in sorted(orgs) if draft.waits(org) != bool(draft.org(org).pressed)]
+    for org in flipped:
+        tick.emit(c.Pressed(org, not draft.org(org).pressed))
+    for org in flipped:
+        for job in tuple(draft.visitors(org)):
+            rearm(tick, job.id)
 
 
 _HANDLERS: Final[dict[type[Any], Callable[[Tick, Any, Stored], None]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from heapq import merge
 from itertools import chain
@@ -9,6 +10,7 @@ from itertools import chain
 import msgspec
 
 from pitstop_scheduler.model import Host, Job, Org, Pool, Run, State
+from pitstop_scheduler.turns import Touched
 
 
 class Draft(State):
@@ -16,73 +18,83 @@ class Draft(State):
 
     def __init__(self, below: State) -> None:
         super().__init__()
-        self._below = below
+        self.below = below
         self.now, self.watermark = below.now, below.watermark
         self.org_slots, self.project_slots, self.pool_slots = below.org_slots, below.project_slots, below.pool_slots
         self.turn, self.placed = below.turn, below.placed
+        self.turns = self._touched = Touched()
         self._gone: set[str] = set()
         self._back: set[tuple[str, int]] = set()
         """Queues (org, priority) to which a job has come back: its place is among older ones."""
 
     def job(self, id: str) -> Job | None:
-        return self.jobs.get(id) or self._below.job(id)
+        return self.jobs.get(id) or self.below.job(id)
 
     def run(self, id: str) -> Run | None:
-        return self.runs.get(id) or self._below.run(id)
+        return self.runs.get(id) or self.below.run(id)
 
     def org(self, id: str) -> Org:
-        return self.orgs.get(id) or self._below.org(id)
+        return self.orgs.get(id) or self.below.org(id)
 
     def pool(self, id: str) -> Pool:
-        return self.pools.get(id) or self._below.pool(id)
+        return self.pools.get(id) or self.below.pool(id)
 
     def host(self, id: str) -> Host | None:
-        return self.hosts.get(id) or self._below.host(id)
+        return self.hosts.get(id) or self.below.host(id)
 
     def living_jobs(self) -> Iterator[Job]:
-        for id in {**self._below.jobs, **self.jobs}:
+        for id in {**self.below.jobs, **self.jobs}:
             job = self.job(id)
             if job is not None and job.status != "finished":
                 yield job
 
     def all_hosts(self) -> Iterator[Host]:
-        yield from {**self._below.hosts, **self.hosts}.values()
+        yield from {**self.below.hosts, **self.hosts}.values()
 
     def source_of(self, run: str) -> str | None:
         living = self.run(run)
-        return living.source if living else self._below.source_of(run)
+        return living.source if living else self.below.source_of(run)
 
     def waiting(self, org: str) -> Iterator[str]:
         mine = self.queues.get(org, {})
-        theirs = self._below.queues.get(org, {})
+        theirs = self.below.queues.get(org, {})
         for priority in sorted({*mine, *theirs}, reverse=True):
             older = (job for job in theirs.get(priority, ()) if job not in self._gone)
             newer = tuple(mine.get(priority, ()))
             yield from merge(older, newer, key=self.place) if (org, priority) in self._back else chain(older, newer)
 
-    def waiting_orgs(self) -> Iterator[str]:
-        yield from {**self._below.queues, **self.queues}
+    @property
+    def touched(self) -> set[str]:
+        """Orgs with jobs that came into the queue or left it, with a slot less, or with other limits."""
+        return self._touched.orgs
 
-    def pressed_orgs(self) -> set[str]:
-        below = {org for org in self._below.pressed_orgs() if org not in self.orgs}
-        return below | super().pressed_orgs()
+    def waits(self, org: str) -> bool:
+        """Is a job of the org in the queue."""
+        return next(self.waiting(org), None) is not None
+
+    def visitors(self, org: str) -> Iterator[Job]:
+        """The jobs of an org with somebody inside."""
+        for id in sorted({*self.below.visited.get(org, ()), *self.visited.get(org, ())}):
+            job = self.job(id)
+            if job is not None and job.sessions:
+                yield job
 
     def ahead(self, org: str, priority: int) -> int:
-        return super().ahead(org, priority) + self._below.ahead(org, priority)
+        return super().ahead(org, priority) + self.below.ahead(org, priority)
 
     def edit_job(self, id: str) -> Job:
         if id not in self.jobs:
-            self.jobs[id] = msgspec.structs.replace(self._below.jobs[id])
+            self.jobs[id] = msgspec.structs.replace(self.below.jobs[id])
         return self.jobs[id]
 
     def edit_run(self, id: str) -> Run:
         if id not in self.runs:
-            self.runs[id] = msgspec.structs.replace(self._below.runs[id])
+            self.runs[id] = msgspec.structs.replace(self.below.runs[id])
         return self.runs[id]
 
     def edit_org(self, id: str) -> Org:
         if id not in self.orgs:
-            below = self._below.org(id)
+            below = self.below.org(id)
             self.orgs[id] = msgspec.structs.replace(
                 below, projects=dict(below.projects), used_by_project=dict(below.used_by_project)
             )
@@ -90,7 +102,7 @@ class Draft(State):
 
     def edit_pool(self, id: str) -> Pool:
         if id not in self.pools:
-            self.pools[id] = msgspec.structs.replace(self._below.pool(id))
+            self.pools[id] = msgspec.structs.replace(self.below.pool(id))
         return self.pools[id]
 
     def requeue(self, org: str, priority: int, job: str) -> None:
@@ -98,5 +110,6 @@ class Draft(State):
         self._back.add((org, priority))
 
     def dequeue(self, org: str, priority: int, job: str) -> None:
-        super().dequeue(org, priority, job)
+        self.queues.get(org, {}).get(priority, OrderedDict()).pop(job, None)
         self._gone.add(job)
+        self.touched.add(org)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from sys import intern
 from typing import Any
 
 from pitstop_scheduler import changes as c
@@ -43,15 +44,19 @@ def apply(state: State, change: c.AnyChange) -> None:
 
 
 def _queued(state: State, change: c.Queued) -> None:
+    org, project = intern(change.org), intern(change.project)  # many runs have the same: once in memory
     run = Run(
-        change.run, change.org, change.project, change.request, change.actor, change.priority, change.source,
+        change.run, org, project, change.request, intern(change.actor), change.priority, change.source,
         change.trace, tuple(job for job, *_ in change.jobs), change.connect_window, change.idle_timeout,
         change.max_duration, change.on_expiry, created=state.now, retry=change.retry, place=state.placed + 1,
         rerun_of=change.rerun_of,
     )  # fmt: skip
     if change.rerun_of and state.run(change.rerun_of) is not None:
         state.edit_run(change.rerun_of).reruns += 1
-    state.add(run, [Job(id, run.id, key, pool, offers, queued=state.now) for id, key, pool, offers in change.jobs])
+    jobs = [
+        Job(id, run.id, intern(key), intern(pool), offers, queued=state.now) for id, key, pool, offers in change.jobs
+    ]
+    state.add(run, jobs)
     for job in run.jobs:
         state.enqueue(run.org, run.priority, job)
 
@@ -65,6 +70,7 @@ def _granted(state: State, change: c.Granted) -> None:
     org = state.edit_org(run.org)
     state.turn = max(org.turn, state.turn)
     org.turn = state.turn + 1 / max(1, org.weight)
+    state.turns.served(job.pool)
 
 
 def _claimed(state: State, change: c.Claimed) -> None:
@@ -89,6 +95,7 @@ def _resumed(state: State, change: c.Resumed) -> None:
 def _entered(state: State, change: c.Entered) -> None:
     job = state.edit_job(change.job)
     job.sessions |= {change.session}
+    visits(state, job)
     job.seen |= {change.session}
     job.first_login = job.first_login or state.now
     job.active = state.now
@@ -98,6 +105,7 @@ def _entered(state: State, change: c.Entered) -> None:
 def _left(state: State, change: c.Left) -> None:
     job = state.edit_job(change.job)
     job.sessions -= {change.session}
+    visits(state, job)
     job.seen |= {change.session}
     if not job.sessions and job.status == "paused":
         job.paused = state.now  # everybody has left: the connect window starts anew
@@ -150,6 +158,7 @@ def _ended(state: State, change: c.Ended) -> None:
     job.result, job.reason, job.finished = change.result, change.reason, state.now
     job.sessions = frozenset()
     run = state.edit_run(job.run)
+    visits(state, job)
     state.dequeue(run.org, run.priority, job.id)
 
 
@@ -188,11 +197,21 @@ def _limits(state: State, change: c.Limits) -> None:
     org.max_duration = change.max_duration
     org.roles, org.rules = change.roles, change.rules
     org.configured = True
+    state.turns.eligible(change.org)
 
 
 def _defaults(state: State, change: c.Defaults) -> None:
     state.org_slots, state.project_slots = change.org_slots, change.project_slots
     state.pool_slots = change.pool_slots
+    state.turns.all_eligible()
+
+
+def visits(state: State, job: Job) -> None:
+    """The sessions of a job are others now."""
+    run = state.run(job.run)
+    assert run is not None
+    inside = state.visited.setdefault(run.org, set())
+    (inside.add if job.sessions else inside.discard)(job.id)
 
 
 def _move(state: State, id: str, change: str) -> Job:
@@ -211,6 +230,8 @@ def _move(state: State, id: str, change: str) -> Job:
         org = state.edit_org(run.org)
         org.used += slot
         org.used_by_project[run.project] = org.used_by_project.get(run.project, 0) + slot
+        if slot < 0:
+            state.turns.eligible(run.org)
     job.status = new
     return job
 

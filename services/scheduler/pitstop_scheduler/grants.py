@@ -9,7 +9,9 @@ import heapq
 from collections.abc import Iterator
 from typing import Final
 
+from pitstop_scheduler.draft import Draft
 from pitstop_scheduler.model import Job, State
+from pitstop_scheduler.turns import Place
 
 _LOOK_AHEAD: Final = 1000
 """How many jobs of one org that cannot run now are passed over in one tick."""
@@ -55,31 +57,57 @@ def _all_used(limit: int, of: str) -> str:
     return f"the only slot of {of} is in use" if limit == 1 else f"all {limit} slots of {of} are in use"
 
 
-def next_jobs(state: State) -> Iterator[Job]:
-    """The jobs to grant, in order. The caller applies each grant to `state` before it asks for the next."""
-    if not any(not _pool_reason(state, name) for name in _pools(state)):
-        return
-    turns = [(max(state.org(org).turn, state.turn), org) for org in state.waiting_orgs()]
-    heapq.heapify(turns)
-    queues = {org: state.waiting(org) for _, org in turns}
-    while turns:
-        _, org = heapq.heappop(turns)
-        job = _first_that_fits(state, queues[org], org)
+def next_jobs(draft: Draft, *, everybody: bool) -> Iterator[Job]:
+    """The jobs to grant, in order. The caller applies each grant to `draft` before it asks for the next.
+
+    After a tick no job waits that could be granted. So in the next one only those are looked at that may be by what it
+    brought: of orgs that it touched, and, where a pool has room that had none, of all that wait for it. `everybody`:
+    of all orgs, because the limits may be others since.
+    """
+    open_ = {name for name in {**draft.below.pools, **draft.pools} if not _pool_reason(draft, name)}
+    anew = [pool for pool in sorted(open_) if everybody or _pool_reason(draft.below, pool)]
+    turns = _Round(draft, heapq.merge(*map(draft.below.turns.walk, anew)))
+    queues: dict[str, Iterator[str]] = {}
+    while open_ and (org := turns.next()):
+        job = _first_that_fits(draft, queues.setdefault(org, draft.waiting(org)), org, open_)
         if job is not None:
             yield job
-            heapq.heappush(turns, (max(state.org(org).turn, state.turn), org))
+            turns.put(org)
+            if _pool_reason(draft, job.pool):
+                open_.discard(job.pool)
 
 
-def _pools(state: State) -> set[str]:
-    return {host.pool for host in state.all_hosts()}
+class _Round:
+    """Orgs in the order of their turns: those that a tick touched, and others as far as they are asked for."""
+
+    def __init__(self, draft: Draft, others: Iterator[Place]) -> None:
+        self._draft, self._others = draft, others
+        self._known = set(draft.touched)
+        self._heap = [(draft.org(org).turn, org) for org in self._known]
+        heapq.heapify(self._heap)
+        self._following = next(others, None)
+
+    def next(self) -> str | None:
+        """The org whose turn it is; it is not named again until it is put back."""
+        while self._following is not None and (not self._heap or self._following <= self._heap[0]):
+            _, org = self._following
+            self._following = next(self._others, None)
+            if org not in self._known:
+                self._known.add(org)
+                self.put(org)
+        return heapq.heappop(self._heap)[1] if self._heap else None
+
+    def put(self, org: str) -> None:
+        """It may have another turn."""
+        heapq.heappush(self._heap, (self._draft.org(org).turn, org))
 
 
-def _first_that_fits(state: State, queue: Iterator[str], org: str) -> Job | None:
-    limit = org_limit(state, org)
-    if limit and state.org(org).used >= limit:
+def _first_that_fits(draft: Draft, queue: Iterator[str], org: str, open_: set[str]) -> Job | None:
+    limit = org_limit(draft, org)
+    if limit and draft.org(org).used >= limit:
         return None
     for _, id in zip(range(_LOOK_AHEAD), queue, strict=False):
-        job = state.job(id)
-        if job is not None and not reason_to_wait(state, job):
+        job = draft.job(id)
+        if job is not None and job.pool in open_ and not reason_to_wait(draft, job):
             return job
     return None

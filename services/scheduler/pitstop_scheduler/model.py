@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from copy import copy
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final, Literal
 
 import msgspec
@@ -157,6 +157,9 @@ class State(Queues):
         """How many of them came until when: what is forgotten after KNOWN_FOR, without a time beside each."""
         self.records = 0
         """How many were folded."""
+        """Follows from the queues and the orgs."""
+        self.visited: dict[str, set[str]] = {}
+        """Org -> jobs with somebody inside. As `turns`, it follows from the rest."""
         self._copied: tuple[set[str], set[str], set[str]] | None = None
         """Jobs, runs and orgs copied since `pin`; None: nobody reads the state behind the fold's back."""
 
@@ -201,9 +204,13 @@ class State(Queues):
         run = self.run(found.run) if found else None
         return (run.place, run.jobs.index(job)) if run else (0, 0)
 
-    def pressed_orgs(self) -> set[str]:
-        """Orgs whose sessions are under pressure."""
-        return {id for id, org in self.orgs.items() if org.pressed}
+    def pool_of(self, job: str) -> str:
+        return self.jobs[job].pool
+
+    def turn_of(self, org_: str) -> float | None:
+        org = self.org(org_)
+        limit = self.org_slots if org.slots is None else org.slots
+        return None if limit and org.used >= limit else org.turn
 
     # -- changing (fold only) ----------------------------------------------------------------------------------------
 
@@ -247,6 +254,10 @@ class State(Queues):
         self.placed = run.place
         for job in jobs:
             self.jobs[job.id] = job
+
+    def ending(self, published_to: int) -> list[Run]:
+        """The runs that `forget` will let go of."""
+        return [self.runs[run] for _, run in takewhile(lambda one: one[0] <= published_to, self.ended)]
 
     def forget(self, published_to: int) -> None:
         """Let go of runs that ended in records whose effects are all out, and of known ones that ended long ago."""

@@ -202,14 +202,13 @@ class Partition:
 
     async def _commit(self, publisher: Publisher, changes: tuple[c.AnyChange, ...], watermark: int, now: float) -> None:
         self._number += 1
-        living = dict(self._log.state.runs)
         record = c.Record(self._epoch, self._number, self._owner, watermark, now, publisher.advance(), changes)
+        ended = self._log.state.ending(record.published_to)
         committed = await self._log.append(record)
         await self._publish(publisher, committed)
         self._metrics.count(record, self._log.state)
-        for run in living.keys() - self._log.state.runs.keys():
-            gone = living[run]
-            publisher.forget(gone.org, gone.id, gone.jobs)
+        for run in ended:
+            publisher.forget(run.org, run.id, run.jobs)
 
     async def _publish(self, publisher: Publisher, committed: Committed) -> None:
         sequence, record = committed

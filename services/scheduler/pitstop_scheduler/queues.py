@@ -7,12 +7,24 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import takewhile
 
+from pitstop_scheduler.turns import Touched, Turns
+
 
 class Queues(ABC):
     """Ids of queued jobs. A job that comes back finds its old place."""
 
     def __init__(self) -> None:
         self.queues: dict[str, dict[int, OrderedDict[str, None]]] = {}
+        self.turns: Turns | Touched = Turns(self.turn_of)
+        """Follows from the queues and the orgs."""
+
+    @abstractmethod
+    def turn_of(self, org: str) -> float | None:
+        """When it is served next; None: it has all the slots it may have."""
+
+    @abstractmethod
+    def pool_of(self, job: str) -> str:
+        """What a queued job waits for."""
 
     @abstractmethod
     def place(self, job: str) -> tuple[int, int]:
@@ -24,10 +36,6 @@ class Queues(ABC):
         for priority in sorted(queues, reverse=True):
             yield from queues[priority]
 
-    def waiting_orgs(self) -> Iterator[str]:
-        """Orgs with queued jobs."""
-        yield from self.queues
-
     def ahead(self, org: str, priority: int) -> int:
         """How many queued jobs of an org go before a new one of that priority."""
         return sum(len(jobs) for rank, jobs in self.queues.get(org, {}).items() if rank >= priority)
@@ -35,6 +43,7 @@ class Queues(ABC):
     def enqueue(self, org: str, priority: int, job: str) -> None:
         """Last in its priority."""
         self.queues.setdefault(org, {}).setdefault(priority, OrderedDict())[job] = None
+        self.turns.join(self.pool_of(job), org)
 
     def requeue(self, org: str, priority: int, job: str) -> None:
         """Back to its old place: before those of its priority that came after it."""
@@ -44,12 +53,14 @@ class Queues(ABC):
         queue[job] = None
         for id in (job, *reversed(older)):
             queue.move_to_end(id, last=False)
+        self.turns.join(self.pool_of(job), org)
 
     def dequeue(self, org: str, priority: int, job: str) -> None:
         """Out of the queue; no error when it is not in it."""
         queues = self.queues.get(org, {})
-        if priority in queues:
-            queues[priority].pop(job, None)
+        if job in queues.get(priority, ()):
+            del queues[priority][job]
+            self.turns.leave(self.pool_of(job), org)
             if not queues[priority]:
                 del queues[priority]
                 if not queues:

@@ -1,23 +1,27 @@
 """A fold as bytes, and back. Pure.
 
-The bytes are frames, each its length and a msgpack map of at most some hundred items, so that nobody is kept waiting
-for long by one of them. Fields go by name: a version that adds one reads what an older one wrote.
+The bytes are frames, each its length and a msgpack map, deflated, of at most some hundred items, so that nobody is kept
+waiting for long by one of them. Fields go by name: a version that adds one reads what an older one wrote.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from pitstop_scheduler.fold import visits
 from pitstop_scheduler.model import Host, Job, Org, Pool, Run, State
 
-VERSION: Final = 1
+VERSION: Final = 2
 _ITEMS: Final = 256
 _LENGTH: Final = 4
+_LEVEL: Final = 1
+"""A third of the bytes for some microseconds an item: most of them are names of fields, and hosts of the same times."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +89,8 @@ _SCALARS: Final = (
     "epoch", "owner", "head", "watermark", "now", "published_to", "org_slots", "project_slots", "pool_slots", "turn",
     "records", "placed",
 )  # fmt: skip
+_DERIVED: Final = frozenset({"_copied", "turns", "visited"})
+"""What is no part of a state, or follows from the rest of it."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(
     _Scalars | _Jobs | _Runs | _Orgs | _Hosts | _Pools | _Known | _KnownBy | _Ended | _Queue
@@ -145,7 +151,7 @@ def _sliced(items: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _frame(part: _Part) -> bytes:
-    body = _encode(part)
+    body = zlib.compress(_encode(part), _LEVEL)
     return len(body).to_bytes(_LENGTH, "big") + body
 
 
@@ -159,7 +165,11 @@ def restore(data: bytes) -> Iterator[State]:
         body = view[at + _LENGTH : at + _LENGTH + length]
         if len(body) != length:
             raise ValueError("a frame is cut off")
-        _take(state, _decode(body))
+        try:
+            part = _decode(zlib.decompress(body))
+        except zlib.error as error:
+            raise ValueError(f"a frame is damaged: {error}") from None
+        _take(state, part)
         at += _LENGTH + length
         yield state
 
@@ -173,6 +183,7 @@ def _take(state: State, part: Any) -> None:
             state.jobs.update((job.id, job) for job in items)
         case _Runs(items):
             state.runs.update((run.id, run) for run in items)
+            _take_visits(state, items)
         case _Orgs(items):
             state.orgs.update(items)
         case _Hosts(items):
@@ -186,13 +197,23 @@ def _take(state: State, part: Any) -> None:
         case _Ended(items):
             state.ended.extend(items)
         case _Queue(org, rank, items):
-            queue = state.queues.setdefault(org, {}).setdefault(rank, OrderedDict())
-            queue.update(dict.fromkeys(items))
+            _take_queue(state, org, rank, items)
+
+
+def _take_visits(state: State, runs: list[Run]) -> None:
+    for run in runs:
+        for job in run.jobs:
+            visits(state, state.jobs[job])
+
+
+def _take_queue(state: State, org: str, rank: int, jobs: list[str]) -> None:
+    for job in jobs:
+        state.enqueue(org, rank, job)
 
 
 def differences(one: State, other: State) -> list[str]:
     """The names of what two states differ in, orders included. Empty: they are equal."""
-    return [name for name in vars(one) if name != "_copied" and _plain(one, name) != _plain(other, name)]
+    return [name for name in vars(one) if name not in _DERIVED and _plain(one, name) != _plain(other, name)]
 
 
 def _plain(state: State, name: str) -> Any:
