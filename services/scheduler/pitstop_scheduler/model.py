@@ -157,7 +157,6 @@ class State(Queues):
         """How many of them came until when: what is forgotten after KNOWN_FOR, without a time beside each."""
         self.records = 0
         """How many were folded."""
-        """Follows from the queues and the orgs."""
         self.visited: dict[str, set[str]] = {}
         """Org -> jobs with somebody inside. As `turns`, it follows from the rest."""
         self._copied: tuple[set[str], set[str], set[str]] | None = None
@@ -207,8 +206,8 @@ class State(Queues):
     def pool_of(self, job: str) -> str:
         return self.jobs[job].pool
 
-    def turn_of(self, org_: str) -> float | None:
-        org = self.org(org_)
+    def turn_of(self, id: str) -> float | None:
+        org = self.org(id)
         limit = self.org_slots if org.slots is None else org.slots
         return None if limit and org.used >= limit else org.turn
 

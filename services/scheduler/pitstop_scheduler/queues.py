@@ -19,8 +19,8 @@ class Queues(ABC):
         """Follows from the queues and the orgs."""
 
     @abstractmethod
-    def turn_of(self, org: str) -> float | None:
-        """When it is served next; None: it has all the slots it may have."""
+    def turn_of(self, id: str) -> float | None:
+        """When an org is served next; None: it has all the slots it may have."""
 
     @abstractmethod
     def pool_of(self, job: str) -> str:
