@@ -28,7 +28,7 @@ from cryptography.x509.oid import NameOID
 from prometheus_client import CollectorRegistry
 
 from pitstop_common.errors import Unavailable
-from pitstop_common.messages import AccessReply, AllowedKey, DialReply, DialRequest, SshDenied
+from pitstop_common.messages import AccessReply, AllowedKey, DialReply, DialRequest, SshDenied, WhoReply
 from pitstop_common.userauth import fingerprint
 from pitstop_relay.config import RelayConfig
 from pitstop_relay.metrics import RelayMetrics
@@ -161,12 +161,18 @@ def _in_terminal(argv: Sequence[str], entry: Entry, env: Mapping[str, str], want
 
 @dataclass
 class Access:
-    """Both `svc.access` ports, from a table."""
+    """`svc.access` and `svc.who`, from tables."""
 
     replies: dict[str, AccessReply] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     away: bool = False
+    known: dict[str, WhoReply] = field(default_factory=dict)
+
+    async def who(self, fingerprint: str) -> WhoReply:
+        if self.away:
+            raise Unavailable("nobody answers on svc.who")
+        return self.known.get(fingerprint, WhoReply())
 
     async def access(self, job: str, fingerprint: str = "") -> AccessReply:
         self.asked.append(job)

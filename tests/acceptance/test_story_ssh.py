@@ -145,6 +145,29 @@ async def test_a_signed_login_to_no_job_is_told_nothing_but_that(anybody: Outsid
     assert (event.body["org"], event.body["job"]) == ("", "")
 
 
+async def test_the_relay_itself_says_who_one_is_and_what_waits(anybody: Outside) -> None:
+    carol = anybody.place.person("carol")
+    for org in ("acme", "other"):
+        await anybody.api("keys-add", {"key": carol.public}, org=org, actor="carol")
+    run = await anybody.request("true", actor="carol", ssh={"pause": "at_end"})
+    paused = await run.paused()
+    me = await anybody.ssh("root", "whoami", person=carol)
+    assert me.status == 0 and [line.split(",")[0] for line in me.out.splitlines()] == [
+        "carol of acme", "carol of other"
+    ]  # fmt: skip
+    jobs = await anybody.ssh("root", "ls", person=carol)
+    (key,) = run.jobs
+    assert jobs.out == f"{run.job}  acme/web {key}  paused  {paused['ssh']['command']}\n"
+    with run.shell(person=carol) as screen:
+        await screen.until(PROMPT)
+        await run.entry(lambda entry: entry["job"]["sessions"] == 1)
+        assert f"inside {run.job}: 1\n" in (await anybody.ssh("root", "whoami", person=carol)).out
+        screen.type("exit\n")
+        await screen.ended()
+    await run.finished()
+    assert (await anybody.ssh("root", "ls", person=carol)).out == "no job waits for you\n"
+
+
 async def test_passwords_and_keyboards_are_not_asked(anybody: Outside, run: Run) -> None:
     options = ("-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password,keyboard-interactive")
     done = await run.ssh("true", options=options)

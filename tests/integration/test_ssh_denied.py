@@ -63,10 +63,21 @@ async def test_somebody_elses_run(ssh: World) -> None:
     assert await until_denied(ssh) == ["not_your_run"]
 
 
-@pytest.mark.parametrize("job", ["abcdefghijkl-2", "root", "a b"])
 @in_world()
-async def test_a_job_that_is_not(ssh: World, job: str) -> None:
-    assert await told(ssh, job=job) == f"pitstop: there is no job '{job}'.\n  List yours: pitstop ls"
+async def test_a_job_that_is_not(ssh: World) -> None:
+    assert await told(ssh, job="abcdefghijkl-2") == (
+        "pitstop: there is no job 'abcdefghijkl-2'.\n  List yours: pitstop ls"
+    )
+    assert await until_denied(ssh) == ["unknown_job"]
+
+
+@pytest.mark.parametrize("job", ["root", "a b"])
+@in_world()
+async def test_a_name_that_is_no_jobs(ssh: World, job: str) -> None:
+    assert await told(ssh, job=job) == (
+        f"pitstop: '{job}' is no job, and the key {mark(ssh, 'ada')} is not registered.\n"
+        "  The user name is a job's id (List yours: pitstop ls). Add the key: pitstop keys add FILE.pub"
+    )
     assert await until_denied(ssh) == ["unknown_job"]
     assert (ssh.denied[0].job, ssh.denied[0].org) == ("", "")
 

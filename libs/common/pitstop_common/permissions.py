@@ -108,7 +108,9 @@ def _sandbox() -> Rights:
 
 
 def _relay() -> Rights:
-    return Rights(publish=(*_facts("ssh.denied"), service("access"), dial("*"), *_info()), subscribe=(_PING,))
+    return Rights(
+        publish=(*_facts("ssh.denied"), service("access"), service("who"), dial("*"), *_info()), subscribe=(_PING,)
+    )
 
 
 def _janitor() -> Rights:

@@ -9,7 +9,16 @@ import msgspec
 from pitstop_common import subjects, telemetry
 from pitstop_common.bus import Bus
 from pitstop_common.errors import Unavailable
-from pitstop_common.messages import AccessReply, AccessRequest, DialReply, DialRequest, SshDenied, encode
+from pitstop_common.messages import (
+    AccessReply,
+    AccessRequest,
+    DialReply,
+    DialRequest,
+    SshDenied,
+    WhoReply,
+    WhoRequest,
+    encode,
+)
 
 ACCESS_TIMEOUT: Final = 2.0
 DIAL_TIMEOUT: Final = 4.0
@@ -31,6 +40,15 @@ class Control:
             return msgspec.json.decode(reply.data, type=AccessReply)
         except msgspec.DecodeError as error:
             raise Unavailable(f"svc.access answered nonsense: {error}") from None
+
+    async def who(self, fingerprint: str) -> WhoReply:
+        """As `AccessPort`."""
+        body = encode(WhoRequest(fingerprint=fingerprint))
+        reply = await self._bus.request(subjects.service("who"), body, ACCESS_TIMEOUT)
+        try:
+            return msgspec.json.decode(reply.data, type=WhoReply)
+        except msgspec.DecodeError as error:
+            raise Unavailable(f"svc.who answered nonsense: {error}") from None
 
     async def dial(self, host: str, request: DialRequest) -> DialReply:
         """As `Dialer`."""

@@ -60,6 +60,15 @@ def _stranger(attempt: Attempt, access: AccessReply) -> Denial:
     )
 
 
+def no_job(attempt: Attempt) -> Denial:
+    """The user name is no job's, and nobody registered the key."""
+    return _deny(
+        "unknown_job",
+        f"{attempt.job!r} is no job, and the key {attempt.fingerprint} is not registered.",
+        "The user name is a job's id (List yours: pitstop ls). Add the key: pitstop keys add FILE.pub",
+    )
+
+
 def ended(job: str) -> Denial:
     """The job is over."""
     return _deny(

@@ -15,6 +15,7 @@ from pitstop_common.limits import DROP_ABOVE, JOB
 from pitstop_common.link import Kind, Open
 from pitstop_common.messages import AccessReply
 from pitstop_relay import decide
+from pitstop_relay.desk import Desk
 from pitstop_relay.link import Link, Links
 from pitstop_relay.metrics import RelayMetrics
 from pitstop_relay.model import Admit, Attempt, Denial
@@ -94,6 +95,8 @@ class Guest:
             self._count("bad_signature")
             return False
         attempt = Attempt(job=login.user, key=userauth.authorized(key), fingerprint=userauth.fingerprint(key))
+        if not JOB.match(attempt.job) and not self._house.draining:
+            return await self._at_desk(attempt)
         verdict, access = await self._judge(attempt)
         if isinstance(verdict, Denial):
             return self._deny(attempt, verdict, access)
@@ -102,11 +105,21 @@ class Guest:
             client=self._transport.client, client_version=self._transport.version, trace=telemetry.new_trace(),
         ))  # fmt: skip
 
+    async def _at_desk(self, attempt: Attempt) -> bool:
+        """Who names no job is answered by the relay itself, if the key is somebody's."""
+        try:
+            known = await self._house.access.who(attempt.fingerprint)
+        except PitstopError as error:
+            log.warning("no answer to whose a key is: %s", error)
+            return self._deny(attempt, decide.scheduler_unreachable(), None)
+        if not known.people:
+            return self._deny(attempt, decide.no_job(attempt), None)
+        self._transport.serve(lambda: Desk(known, attempt.fingerprint))
+        return True
+
     async def _judge(self, attempt: Attempt) -> tuple[Admit | Denial, AccessReply | None]:
         if self._house.draining:
             return decide.draining(), None
-        if not JOB.match(attempt.job):
-            return decide.decide(attempt, AccessReply(found=False)), None
         try:
             access = await self._house.access.access(attempt.job, attempt.fingerprint)
         except PitstopError as error:
@@ -151,11 +164,12 @@ class Guest:
 
     def entered(self) -> None:
         """Success was sent: open the connection to the sandbox."""
-        assert self._admitted is not None
-        link, login, _admit = self._admitted
         self._count("ok")
         self.inside = True
         self._house.entered(self)
+        if self._admitted is None:  # at the desk
+            return
+        link, login, _admit = self._admitted
         if not link.alive:
             self.closed("link_lost", "pitstop: the sandbox host went away. Connect again in a moment.")
             return

@@ -35,6 +35,8 @@ class PassingConnection(SSHServerConnection):
     _opener: _Cipher | None = None
     _sealer: _Cipher | None = None
     _padding = b""
+    passes = True
+    """False: the messages of the connection layer are asyncssh's own, as all others."""
 
     def passed_up(self, message: bytes) -> None:
         """One message of type 80..127 from the client."""
@@ -44,7 +46,7 @@ class PassingConnection(SSHServerConnection):
 
     def _recv_pkthdr(self) -> bool:
         """asyncssh comes here at the beginning of each packet. False: there is no whole one to go on with."""
-        if self._auth_complete and self._pass_up():
+        if self._auth_complete and self.passes and self._pass_up():
             return False
         return bool(super()._recv_pkthdr())
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pitstop_common.messages import AccessReply, DialReply, DialRequest, SshDenied
+from pitstop_common.messages import AccessReply, DialReply, DialRequest, SshDenied, WhoReply
 
 
 class AccessPort(Protocol):
-    """The question `svc.access`."""
+    """The questions `svc.access` and `svc.who`."""
 
     async def access(self, job: str, fingerprint: str) -> AccessReply:
         """Who may enter a job, and whose key asks. Raises PitstopError when nobody answers."""
+
+    async def who(self, fingerprint: str) -> WhoReply:
+        """Whose a key is, and what they may enter. Raises PitstopError when nobody answers."""
 
 
 class Dialer(Protocol):

@@ -46,7 +46,12 @@ class Relay:
     """One worker."""
 
     def __init__(
-        self, config: RelayConfig, metrics: RelayMetrics, access: AccessPort, dialer: Dialer, events: Events
+        self,
+        config: RelayConfig,
+        metrics: RelayMetrics,
+        access: AccessPort,
+        dialer: Dialer,
+        events: Events,
     ) -> None:
         logging.getLogger("asyncssh").setLevel(logging.ERROR)  # it would log what people type as commands
         self._config = config

@@ -70,6 +70,7 @@ class Transport(PassingConnection):
         self._requests = max_tries * _REQUESTS_PER_TRY
         self._deferred = 0
         self.client = ""
+        self.new_session: Callable[[], asyncssh.SSHServerSession[str]] | None = None
         self.guest = guest(self)
         self._channels = _Everywhere(self)  # type: ignore[assignment]
 
@@ -77,7 +78,7 @@ class Transport(PassingConnection):
 
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
         """asyncssh has a message for the connection, or for any channel."""
-        if FIRST <= pkttype <= LAST:
+        if FIRST <= pkttype <= LAST and self.passes:
             self.guest.up(packet.get_full_payload())
             return True
         return super().process_packet(pkttype, pktid, packet)
@@ -101,6 +102,13 @@ class Transport(PassingConnection):
 
     def log_received_packet(self, *_args: Any, **_more: Any) -> None:
         """As above."""
+
+    def serve(self, new_session: Callable[[], asyncssh.SSHServerSession[str]]) -> None:
+        """Pass nothing on: asyncssh serves the channels of this client, whose sessions `new_session` makes. Before
+        the login is over."""
+        self.passes = False
+        self.new_session = new_session
+        self._channels = {}
 
     # -- what the guest needs --------------------------------------------------------------------------------------
 
@@ -215,6 +223,9 @@ class _Owner(asyncssh.SSHServer):
 
     def auth_completed(self) -> None:
         self._conn.guest.entered()
+
+    def session_requested(self) -> asyncssh.SSHServerSession[str] | bool:
+        return self._conn.new_session() if self._conn.new_session else False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._conn.guest.gone(exc)

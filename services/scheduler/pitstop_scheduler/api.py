@@ -37,6 +37,7 @@ from pitstop_scheduler.people import People
 from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.reading import Reading
 from pitstop_scheduler.request import BadRequest, read_request
+from pitstop_scheduler.who import Who
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Api:
         self._teller = Teller(bus, log_)
         self._sessions = Sessions(log_, self._teller, reading)
         self._orgs = Orgs(self._teller, reading, policy)
+        self._who_is = Who(log_, people, reading)
 
     async def serve(self, service: Service) -> None:
         """Register the endpoints."""
@@ -67,6 +69,7 @@ class Api:
                 name=verb, subject=subjects.api("*", "*", verb), handler=self._answer(verb, handler)
             )
         await service.add_endpoint(name="access", subject=subjects.service("access"), handler=self._access)
+        await service.add_endpoint(name="who", subject=subjects.service("who"), handler=self._who)
         await service.add_endpoint(name="job", subject=subjects.service("job"), handler=self._job)
 
     def _answer(self, verb: str, handler: Handler) -> Callable[[MicroRequest], Awaitable[None]]:
@@ -224,6 +227,13 @@ class Api:
         try:
             asked = msgspec.json.decode(request.data, type=m.AccessRequest)
             await request.respond(m.encode(await self._reading.access(asked)))
+        except (msgspec.MsgspecError, Unavailable) as error:
+            await request.respond_error("503", str(error))
+
+    async def _who(self, request: MicroRequest) -> None:
+        try:
+            asked = msgspec.json.decode(request.data, type=m.WhoRequest)
+            await request.respond(m.encode(await self._who_is.whose(asked)))
         except (msgspec.MsgspecError, Unavailable) as error:
             await request.respond_error("503", str(error))
 

@@ -10,7 +10,7 @@ from pitstop_common.bucket import Bucket
 from pitstop_common.bus import Bus
 from pitstop_common.errors import NotFound, PitstopError, WrongLastSequence
 from pitstop_common.limits import MAX_SSH_KEYS
-from pitstop_common.messages import AllowedKey, UserKey
+from pitstop_common.messages import AllowedKey, Person, UserKey
 from pitstop_common.public_keys import PublicKey, parse_public_key
 
 _decode = msgspec.json.Decoder(list[UserKey]).decode
@@ -73,6 +73,15 @@ class People:
             if entry.value and any(key.fingerprint == fingerprint for key in _decode(entry.value)):
                 return name.partition(".")[2]
         return ""
+
+    async def owners_of(self, fingerprint: str) -> list[Person]:
+        """Everybody who registered a key, in any org."""
+        found = []
+        for name, entry in sorted((await self._bucket.scan("*.*")).items()):
+            if entry.value and any(key.fingerprint == fingerprint for key in _decode(entry.value)):
+                org, _, user = name.partition(".")
+                found.append(Person(org=org, user=user))
+        return found
 
     async def _change(self, org: str, user: str, change: Callable[[list[UserKey]], list[UserKey]]) -> None:
         while True:

@@ -5,7 +5,18 @@ message that brought it about. Times of day (`time`) are RFC 3339 in UTC and onl
 server's time stamp of the stored message.
 """
 
-from pitstop_common.messages.asking import AccessReply, AccessRequest, AllowedKey, Barrier, DialReply, DialRequest
+from pitstop_common.messages.asking import (
+    AccessReply,
+    AccessRequest,
+    AllowedKey,
+    Barrier,
+    DialReply,
+    DialRequest,
+    OpenJob,
+    Person,
+    WhoReply,
+    WhoRequest,
+)
 from pitstop_common.messages.codec import (
     decode_chunk,
     decode_command,
@@ -99,8 +110,10 @@ __all__ = [
     "JobView",
     "LogChunk",
     "Message",
+    "OpenJob",
     "OrgConfigured",
     "PauseReason",
+    "Person",
     "ReportView",
     "RerunView",
     "Result",
@@ -134,6 +147,8 @@ __all__ = [
     "Stop",
     "UserKey",
     "Warn",
+    "WhoReply",
+    "WhoRequest",
     "decode_chunk",
     "decode_command",
     "decode_event",

@@ -1,4 +1,4 @@
-"""Questions between services: who may enter a job (`svc.access`), and the dialling of links."""
+"""Questions between services: who may enter a job (`svc.access`), whose a key is (`svc.who`), the dialling of links."""
 
 from __future__ import annotations
 
@@ -48,6 +48,38 @@ class AccessReply(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = ""
     barrier: Barrier | Literal[""] = ""
     barrier_text: str = ""
+
+
+class WhoRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose key is this (`svc.who`), and which jobs may they enter? Asked after a good signature."""
+
+    fingerprint: str
+
+
+class Person(msgspec.Struct, frozen=True, kw_only=True):
+    """A user of an org."""
+
+    org: str
+    user: str
+
+
+class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that a person may enter. `command` is empty while there is no sandbox; `sessions`: who is inside by now."""
+
+    org: str
+    project: str
+    job: str
+    key: str
+    status: JobStatus
+    sessions: int = 0
+    command: str = ""
+
+
+class WhoReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Nobody: nobody has registered the key. At most MAX_OPEN_JOBS jobs, oldest first."""
+
+    people: tuple[Person, ...] = ()
+    jobs: tuple[OpenJob, ...] = ()
 
 
 class DialRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,50 @@
+"""`svc.who`: whose a key is, in every org, and which jobs they may enter now."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pitstop_common import messages as m
+from pitstop_scheduler.log import Log
+from pitstop_scheduler.model import Job
+from pitstop_scheduler.people import People
+from pitstop_scheduler.reading import Reading
+from pitstop_scheduler.views import job_view
+
+MAX_OPEN_JOBS: Final = 50
+"""Listed for one person."""
+_ENTERED: Final = frozenset({"starting", "running", "paused"})
+
+
+class Who:
+    """Answers from the fold and the registered keys."""
+
+    def __init__(self, log: Log, people: People, reading: Reading) -> None:
+        self._log, self._people, self._reading = log, people, reading
+
+    async def whose(self, request: m.WhoRequest) -> m.WhoReply:
+        """Raises Unavailable."""
+        await self._reading.current()
+        people = await self._people.owners_of(request.fingerprint)
+        orgs = {person.org for person in people}
+        found: list[m.OpenJob] = []
+        for job in sorted(self._open(orgs), key=lambda job: (job.queued, job.id)):
+            if len(found) == MAX_OPEN_JOBS:
+                break
+            access = await self._reading.access_as_known(m.AccessRequest(job=job.id))
+            if any(key.fingerprint == request.fingerprint for key in access.allowed):
+                found.append(await self._described(job))
+        return m.WhoReply(people=tuple(people), jobs=tuple(found))
+
+    def _open(self, orgs: set[str]) -> list[Job]:
+        state = self._log.state
+        return [job for job in state.living_jobs()
+                if job.offers and job.status in _ENTERED and state.runs[job.run].org in orgs]  # fmt: skip
+
+    async def _described(self, job: Job) -> m.OpenJob:
+        run = self._log.state.runs[job.run]
+        view = job_view(job, run, self._log.state.head)
+        report, _ = await self._reading.report(view)
+        command = report.ssh.command if report is not None and report.ssh is not None else ""
+        return m.OpenJob(org=run.org, project=run.project, job=job.id, key=job.key, status=job.status,
+                         sessions=len(job.sessions), command=command)  # fmt: skip
