@@ -222,6 +222,7 @@ def test_brackets_in_strings_are_not_nesting() -> None:
         ({"ssh": {"pause": "after_step", "step": 3}}, "/ssh/step", "no step 3; job job has 1 'Run make', 2 'Run m"),
         ({"ssh": {"pause": "before_step", "step": "tset"}}, "/ssh/step", "no step 'tset'"),
         ({"ssh": {"pause": "after_step", "step": 1, "direct": True}}, "/ssh/direct", "cannot be combined"),
+        ({"ssh": {"pause": "at_end", "any_failure": True}}, "/ssh/any_failure", "no use without"),
         ({"ssh": {"direct": "yes"}}, "/ssh/direct", "true or false"),
         ({"ssh": {"users": ["a b"]}}, "/ssh/users/0", "letters"),
         ({"ssh": {"users": ["a"] * 51}}, "/ssh/users", "51 items"),

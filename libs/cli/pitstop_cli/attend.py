@@ -144,6 +144,8 @@ class _Attendant:
             if entry["job"]["result"] == "error":
                 say(f"{entry['job']['job']}: {plain(entry['job'].get('reason') or 'error')}"
                     f" {plain(entry.get('message') or '')}".rstrip(), "red")  # fmt: skip
+        if run["result"] == "failure" and not self._manner.ssh.asked:
+            say(f"look inside: pitstop rerun {run['run']} --failed --ssh-on-failure", "dim")
         took = words.span(run["finished"] - run["created"]) if run.get("finished") else ""
         say(f"run {run['run']}: {run['result']}" + (f" after {took}" if took else ""), "green" if not code else "red")
         return code

@@ -25,6 +25,7 @@ class SshOptions(msgspec.Struct, frozen=True, kw_only=True):
     before_step: str | None = None
     """Its number from 1, id or name."""
     on_failure: bool = False
+    any_failure: bool = False
     at_end: bool = False
     users: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
@@ -169,7 +170,13 @@ def ssh_block(ssh: SshOptions, step: int | str | None) -> dict[str, Any]:
         )
         if wanted
     ]  # fmt: skip
-    block: dict[str, Any] = {"pause": pause, "direct": ssh.direct, "users": list(ssh.users), "keys": list(ssh.keys)}
+    block: dict[str, Any] = {
+        "pause": pause,
+        "any_failure": ssh.any_failure,
+        "direct": ssh.direct,
+        "users": list(ssh.users),
+        "keys": list(ssh.keys),
+    }
     times = {"step": step, "connect_window": ssh.connect_window, "idle_timeout": ssh.idle_timeout,
              "max_duration": ssh.max_duration}  # fmt: skip
     block |= {key: value for key, value in times.items() if value is not None}
@@ -186,7 +193,7 @@ def _words(ssh: SshOptions, specs: Sequence[JobSpec]) -> str:
         number = _number(ssh, specs[0])
         words.append(f"pause before step {number} ({specs[0].steps[number - 1].name})")
     if ssh.on_failure:
-        words.append("pause when a step fails")
+        words.append("pause when a step fails" + (", also one that may fail" if ssh.any_failure else ""))
     if ssh.at_end:
         words.append("pause at the end")
     return ", ".join(words)

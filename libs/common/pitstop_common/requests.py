@@ -88,6 +88,8 @@ class SshRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     pause: PauseAt | list[PauseAt] = []
     step: Annotated[int, Meta(ge=1, le=limits.MAX_STEPS)] | Name | UnsetType = UNSET
+    any_failure: bool = False
+    """With a pause on_failure: also at steps that have `continue-on-error`."""
     direct: bool = False
     users: Annotated[list[User], Meta(max_length=limits.MAX_SSH_USERS)] = []
     keys: Annotated[

@@ -43,6 +43,8 @@ class PausePlan(msgspec.Struct, frozen=True, kw_only=True):
     """Where a job stops for a person. Several may hold."""
 
     on_failure: bool = False
+    any_failure: bool = False
+    """With on_failure: also where the step has `continue-on-error`."""
     at_end: bool = False
     after_step: int = 0
     before_step: int = 0

@@ -98,7 +98,7 @@ def after_step(t: Turn) -> None:
     """The step in progress is over: pause here, or go on."""
     state = t.state
     spec, done = state.spec(state.current), state.step(state.current)
-    failed = done.result != "success" and not spec.continue_on_error
+    failed = done.result != "success" and (state.job.pause.any_failure or not spec.continue_on_error)
     if failed and state.job.pause.on_failure:
         _pause(t, "on_failure")
     elif state.single or (state.job.pause.after_step == state.current and not been(state, "after_step", state.current)):

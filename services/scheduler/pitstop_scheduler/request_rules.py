@@ -104,9 +104,11 @@ def pause_jobs(jobs: Sequence[JobSpec], ssh: SshRequest, faults: Faults) -> tupl
     if at_step and ssh.direct:
         named = " and ".join(sorted(at_step))
         faults.add(("ssh", "direct"), f"cannot be combined with a pause {named}: direct does not stop the steps")
+    if ssh.any_failure and "on_failure" not in asked:
+        faults.add(("ssh", "any_failure"), "has no use without a `pause` on_failure")
     number = _step_number(jobs, ssh, bool(at_step), faults)
     plan = PausePlan(
-        on_failure="on_failure" in asked, at_end="at_end" in asked, direct=ssh.direct,
+        on_failure="on_failure" in asked, any_failure=ssh.any_failure, at_end="at_end" in asked, direct=ssh.direct,
         after_step=number if "after_step" in asked else 0, before_step=number if "before_step" in asked else 0,
     )  # fmt: skip
     return tuple(msgspec.structs.replace(job, pause=plan) for job in jobs)

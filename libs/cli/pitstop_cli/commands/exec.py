@@ -8,7 +8,7 @@ import shlex
 import click
 
 from pitstop_cli.client import Target, connect, find, output_option, run_async, system_options
-from pitstop_cli.commands.ssh import WAIT_SECONDS, enterable
+from pitstop_cli.commands.ssh import WAIT_SECONDS, Wanted, enterable
 from pitstop_cli.console import out_json, say
 from pitstop_cli.durations import seconds
 from pitstop_cli.exits import TIMEOUT, TRANSPORT, Failure
@@ -52,7 +52,7 @@ async def _exec(
     from pitstop_cli.terminal import ssh_argv
 
     async with connect(target) as client:
-        entry, address = await enterable(client, run, job, wait)
+        entry, address = await enterable(client, Wanted(run, job), wait)
     remote = Remote(ssh_argv(address, identity=identity), line, stdin=stdin, keep=as_json)
     try:
         async with asyncio.timeout(timeout):

@@ -21,6 +21,7 @@ def session_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--ssh-after-step", "after_step", type=int, metavar="N", help="Pause after step N (from 1)."),
         click.option("--ssh-before-step", "before_step", metavar="NAME", help="Pause before it: name, id or number."),
         click.option("--ssh-on-failure", "on_failure", is_flag=True, help="Pause when a step fails."),
+        click.option("--ssh-on-any-failure", "any_failure", is_flag=True, help="… also one with continue-on-error."),
         click.option("--ssh-at-end", "at_end", is_flag=True, help="Pause after the last step."),
         click.option("--ssh-user", "users", multiple=True, metavar="USER", help="Let in somebody else, too."),
         click.option("--ssh-key", "keys", multiple=True, metavar="FILE", help="A public key to let in."),
@@ -74,7 +75,8 @@ def command(
 
 
 def ssh_options(
-    direct: bool, after_step: int | None, before_step: str | None, on_failure: bool, at_end: bool,
+    direct: bool, after_step: int | None, before_step: str | None, on_failure: bool, any_failure: bool,
+    at_end: bool,
     users: tuple[str, ...], keys: tuple[str, ...], connect_window: float | None, idle_timeout: float | None,
     max_duration: float | None,
 ) -> SshOptions:  # fmt: skip
@@ -82,7 +84,8 @@ def ssh_options(
     from pitstop_cli.request import SshOptions
 
     return SshOptions(
-        direct=direct, after_step=after_step, before_step=before_step, on_failure=on_failure, at_end=at_end,
-        users=users, keys=tuple(key for file in keys for key in read_keys(file)), connect_window=connect_window,
+        direct=direct, after_step=after_step, before_step=before_step,
+        on_failure=on_failure or any_failure, any_failure=any_failure, at_end=at_end, users=users,
+        keys=tuple(key for file in keys for key in read_keys(file)), connect_window=connect_window,
         idle_timeout=idle_timeout, max_duration=max_duration,
     )  # fmt: skip

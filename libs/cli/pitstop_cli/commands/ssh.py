@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, cast
 
 import click
 
@@ -19,14 +19,15 @@ WAIT_SECONDS: Final = 300.0
 @click.argument("run", metavar="RUN|JOB")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND…]")
 @click.option("--job", default="", metavar="JOB", help="Which job of the run (its key or id).")
+@click.option("--failed", is_flag=True, help="The job that failed, as soon as one has.")
 @click.option("--info", is_flag=True, help="Print how to connect, and do not.")
 @click.option("-i", "--identity", default="", metavar="FILE", help="Private key, as for ssh.")
 @click.option("--wait", default=WAIT_SECONDS, metavar="SECONDS", help="For the sandbox.", show_default=True)
 @system_options
 @output_option
 def command(
-    run: str, arguments: tuple[str, ...], job: str, info: bool, identity: str, wait: float, nats: str | None,
-    org: str | None, output: str,
+    run: str, arguments: tuple[str, ...], job: str, failed: bool, info: bool, identity: str, wait: float,
+    nats: str | None, org: str | None, output: str,
 ) -> int:  # fmt: skip
     """Step into a job. Off a terminal, print the ssh command instead; with a COMMAND, run it and pass on its exit code.
 
@@ -36,19 +37,19 @@ def command(
     """
     target = find(nats, org)
     as_json = output == "json"
+    wanted = Wanted(run, job, failed)
     return run_async(
-        _ssh(target, run, job, arguments, info=info or as_json, as_json=as_json, identity=identity, wait=wait)
+        _ssh(target, wanted, arguments, info=info or as_json, as_json=as_json, identity=identity, wait=wait)
     )
 
 
 async def _ssh(
-    target: Target, run: str, job: str, arguments: tuple[str, ...], *, info: bool, as_json: bool, identity: str,
-    wait: float,
+    target: Target, wanted: Wanted, arguments: tuple[str, ...], *, info: bool, as_json: bool, identity: str, wait: float
 ) -> int:  # fmt: skip
     from pitstop_cli.terminal import command_line, enter, ssh_argv
 
     async with connect(target) as client:
-        entry, address = await enterable(client, run, job, wait)
+        entry, address = await enterable(client, wanted, wait)
     argv = ssh_argv(address, identity=identity)
     if info:
         _tell(entry, address, command_line(argv), as_json=as_json)
@@ -59,15 +60,26 @@ async def _ssh(
     return await enter([*argv, *(("--", *arguments) if arguments else ())])
 
 
-async def enterable(client: Client, run: str, job: str, wait: float) -> tuple[dict[str, Any], dict[str, Any]]:
+class Wanted(NamedTuple):
+    """Which job: a run's, by key or id. `failed`: the one that has failed."""
+
+    run: str
+    job: str = ""
+    failed: bool = False
+
+
+async def enterable(client: Client, wanted: Wanted, wait: float) -> tuple[dict[str, Any], dict[str, Any]]:
     """The job and its address, as soon as it can be entered. Raises Failure when it never can."""
     from pitstop_cli.watch import address_of, watching
 
     said = ""
     try:
-        async with asyncio.timeout(wait), watching(client, run) as watch:
+        async with asyncio.timeout(wait), watching(client, wanted.run) as watch:
             async for status in watch.changes():
-                entry = _only(status, run, job)
+                entry = _failing(status, wanted) if wanted.failed else _only(status, wanted)
+                if entry is None:
+                    said = _say_once("no job of the run has failed yet", said)
+                    continue
                 address = address_of(entry)
                 if address is not None:
                     return entry, address
@@ -75,17 +87,44 @@ async def enterable(client: Client, run: str, job: str, wait: float) -> tuple[di
                 said = _progress(entry, said)
     except TimeoutError:
         raise Failure(
-            f"no sandbox after {wait:.0f} s", next=f"where it stands: pitstop status {run}", code=TIMEOUT
+            f"no sandbox after {wait:.0f} s", next=f"where it stands: pitstop status {wanted.run}", code=TIMEOUT
         ) from None
     raise AssertionError("a watch never ends by itself")
 
 
-def _only(status: dict[str, Any], run: str, job: str) -> dict[str, Any]:
+def _failing(status: dict[str, Any], wanted: Wanted) -> dict[str, Any] | None:
+    """The first job that failed and can be entered; None: none has, yet. Raises Failure when none ever will."""
+    from pitstop_cli.watch import address_of
+
+    named = wanted.job or (wanted.run if "-" in wanted.run else "")
+    jobs = [entry for entry in status["jobs"] if not named or named in (entry["job"]["job"], entry["job"]["key"])]
+    for entry in jobs:
+        if address_of(entry) is not None and _has_failed(entry):
+            return cast(dict[str, Any], entry)
+    if any(entry["job"]["status"] not in {"finished", "stopping"} for entry in jobs):
+        return None
+    ended = [entry["job"] for entry in jobs if entry["job"]["result"] not in {"success", "skip"}]
+    run = status["run"]["run"]
+    raise Failure(
+        f"no job of run {run} can be entered any more: " + (", ".join(f"{plain(job['key'])} ended with {job['result']}"
+                                                             for job in ended) or "none has failed"),
+        next=f"once more, with a pause there: pitstop rerun {run} --failed --ssh-on-failure" if ended else "",
+        code=NOT_FOUND,
+    )  # fmt: skip
+
+
+def _has_failed(entry: dict[str, Any]) -> bool:
+    report = entry["report"] or {}
+    bad = {"failure", "timeout", "error"}
+    return report.get("paused") == "on_failure" or any(step.get("result") in bad for step in report.get("steps") or ())
+
+
+def _only(status: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
     from pitstop_cli.commands.logs import job_id
     from pitstop_cli.watch import job_of
 
-    wanted = job_id(status, job or (run if "-" in run else ""))
-    entry = job_of(status, wanted)
+    run = wanted.run
+    entry = job_of(status, job_id(status, wanted.job or (run if "-" in run else "")))
     if entry is None:
         keys = "\n  ".join(f"pitstop ssh {e['job']['job']}   # {plain(e['job']['key'])}, {e['job']['status']}"
                            for e in status["jobs"])  # fmt: skip
@@ -114,8 +153,12 @@ def _progress(entry: dict[str, Any], said: str) -> str:
     from pitstop_cli import words
 
     text = words.queued(entry) if entry["job"]["status"] == "queued" else words.state(entry)
+    return _say_once(f"waiting for the sandbox of {entry['job']['job']}: {text}", said)
+
+
+def _say_once(text: str, said: str) -> str:
     if text != said:
-        say(f"waiting for the sandbox of {entry['job']['job']}: {text}", "dim")
+        say(text, "dim")
     return text
 
 
