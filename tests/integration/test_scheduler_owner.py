@@ -22,6 +22,7 @@ from pitstop_common.telemetry import ServiceMetrics
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.config import Config
 from pitstop_scheduler.log import Log
+from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.metrics import Metrics
 from pitstop_scheduler.partition import Partition
 from pitstop_scheduler.people import People
@@ -98,16 +99,17 @@ async def test_a_claim_whose_answer_was_lost_is_ones_own(bus: Bus) -> None:
 
 async def test_a_scheduler_that_has_not_read_the_log_to_its_end_answers_nothing(bus: Bus) -> None:
     """A host acts on the answer: it would end a job that this scheduler has not heard of yet."""
-    log, other = Log(bus, 0), Log(bus, 0)
-    reading = Reading(bus, log, People(bus), Policy(log, Config(nats_url="")))
+    logs, other = Logs(bus), Log(bus, 0)
+    (log,) = logs
+    reading = Reading(bus, logs, People(bus), Policy(logs, Config(nats_url="")))
     try:
-        await reading.current()
+        await reading.current("a")
         for number in (1, 2):
             await other.append(c.Record(1, number, "other", 0, 0.0, 0, ()))
         with pytest.raises(Unavailable):
-            await reading.current()
+            await reading.current("a")
         await until(lambda: log.follow(0.1))
-        await reading.current()
+        await reading.current("a")
     finally:
         await log.close()
         await other.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from nats.js.errors import APIError
+
 from pitstop_common.bus import Bus
 from pitstop_common.errors import Unavailable, WrongLastSequence
 from pitstop_common.pull import read_all
@@ -56,10 +58,12 @@ class Bucket:
             headers["Nats-TTL"] = f"{int(ttl)}s"
         return (await self._bus.store(self._root + key, value, headers)).seq
 
-    async def delete(self, key: str, revision: int | None = None) -> None:
+    async def delete(self, key: str, revision: int | None = None, *, ttl: float = 0) -> None:
         """Delete; no error when it is not there. With `revision`: only if that is still the newest of the key, else
-        WrongLastSequence."""
+        WrongLastSequence. `ttl`: seconds after which the marker of the deletion goes, too."""
         headers = {"KV-Operation": "DEL"}
+        if ttl:
+            headers["Nats-TTL"] = f"{int(ttl)}s"
         if revision is not None:
             headers[_EXPECTED] = str(revision)
         await self._bus.store(self._root + key, b"", headers)
@@ -71,6 +75,15 @@ class Bucket:
             if item.headers.get("KV-Operation") not in {"DEL", "PURGE"} and "Nats-Marker-Reason" not in item.headers:
                 found[item.subject[len(self._root) :]] = Entry(item.data, item.seq)
         return found
+
+    async def names(self, pattern: str = ">") -> list[str]:
+        """Keys that match a subject pattern, deleted ones among them, in one round trip. Raises Unavailable."""
+        body = {"subjects_filter": self._root + pattern}
+        try:
+            reply = await self._bus.api(f"STREAM.INFO.KV_{self._name}", body)
+        except APIError as error:
+            raise Unavailable(str(error)) from error
+        return [subject[len(self._root) :] for subject in reply["state"].get("subjects") or {}]
 
     def subject(self, key: str) -> str:
         """The subject behind a key, for pipelined writes."""

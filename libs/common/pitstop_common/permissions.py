@@ -79,7 +79,8 @@ def _scheduler() -> Rights:
     names = [str(stream.name) for stream in [*streams.streams(), *streams.buckets()]]
     return Rights(
         publish=(
-            *_facts("run.accepted", "run.cancel", "run.extend", "org.configured"), *_facts(*EVENTS),
+            *_facts("run.accepted", "run.cancel", "run.extend", "org.configured", "pool.asked", "pool.shared"),
+            *_facts(*EVENTS),
             "dec.*", snapshot("*", "*", "*"), spec("*", "*"), work("*"), work_of_host("*"), "timer.*.*.*",
             dead_letter("*", "*"), RUN_REQUESTED, requested_by("*"),
             "$KV.runs.>", "$KV.keys.>", "$KV.owners.>",

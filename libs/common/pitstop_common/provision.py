@@ -13,7 +13,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from pitstop_common.bus import Bus
 from pitstop_common.errors import ConfigError, Unavailable
-from pitstop_common.streams import buckets, streams
+from pitstop_common.streams import IN, buckets, partitions_of, streams
 
 log = logging.getLogger(__name__)
 
@@ -65,4 +65,13 @@ def _compare(wanted: StreamConfig, found: StreamConfig) -> None:
         raise ConfigError(
             f"stream {wanted.name} is there with subjects {found.subjects}, not {wanted.subjects}: another version of"
             " Pitstop, or another program, made it. Use another NATS account, or remove that stream."
+        )
+    if wanted.name == IN and partitions_of(found) != partitions_of(wanted):
+        there, asked = partitions_of(found), partitions_of(wanted)
+        raise ConfigError(
+            f"PITSTOP_PARTITIONS is {asked}, and this deployment has {there}: the number is a constant, because each"
+            f" org's history lies in its partition. Set PITSTOP_PARTITIONS={there} for every service. To change it"
+            " (a new IN and a drain): take no more requests, wait until all runs have ended and ten minutes more, stop"
+            " all services, remove the streams IN, DEC, SNAP and KV_owners, start with the new number, and apply the"
+            " limits of the orgs again."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from nats.js.api import (
@@ -84,6 +85,15 @@ def streams(partitions: int = 1, replicas: int = 1) -> list[StreamConfig]:
         stream(POISON, ["$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
                         "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>"], max_age=30 * _DAY),
     ]  # fmt: skip
+
+
+def partitions_of(config: StreamConfig) -> int:
+    """Over how many partitions a stream IN that is there spreads the orgs. ValueError: it is none of ours."""
+    transform = config.subject_transform
+    found = re.search(r"partition\((\d+),", str(transform.dest)) if transform else None
+    if found is None:
+        raise ValueError(f"stream {config.name} has no partitions")
+    return int(found[1])
 
 
 def buckets(replicas: int = 1) -> list[StreamConfig]:

@@ -6,6 +6,7 @@ the stream that stored it). Where there is no org or run, `_` stands in its plac
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 RUN_REQUESTED: Final = "run.requested"
@@ -19,6 +20,7 @@ FACTS: Final = (
     "ssh.connected", "ssh.active", "ssh.closed", "ssh.denied",
     "session.expired", "session.warned",
     "org.configured",
+    "pool.asked", "pool.shared",
 )  # fmt: skip
 """What the scheduler's log takes in. Written by intake, hosts, relays and the janitor."""
 
@@ -47,7 +49,32 @@ def parse_fact(subject: str) -> Address:
     parts = subject.split(".")
     if len(parts) != 6 or parts[0] != "in":
         raise ValueError(f"not a stored fact: {subject}")
-    return Address(f"{parts[2]}.{parts[3]}", parts[4], parts[5])
+    return Address(f"{parts[2]}.{parts[3]}", NOBODY if parts[4].startswith(NOBODY) else parts[4], parts[5])
+
+
+_FNV_OFFSET: Final = 2166136261
+_FNV_PRIME: Final = 16777619
+
+
+def partition_of(token: str, partitions: int) -> int:
+    """Where the server puts a token: `partition(n, …)` of a subject transform is FNV-1a of 32 bits, modulo n."""
+    value = _FNV_OFFSET
+    for byte in token.encode():
+        value = (value ^ byte) * _FNV_PRIME & 0xFFFFFFFF
+    return value % partitions
+
+
+@lru_cache
+def nobodies(partitions: int) -> tuple[str, ...]:
+    """A token for each partition to stand in the place of an org, so that what is about no org reaches that partition:
+    `_` when there is one; `_`, `_1`, `_2`, … as the hash has it otherwise. No org begins with `_`."""
+    found: dict[int, str] = {}
+    number = 0
+    while len(found) < partitions:
+        token = f"{NOBODY}{number or ''}"
+        found.setdefault(partition_of(token, partitions), token)
+        number += 1
+    return tuple(found[partition] for partition in range(partitions))
 
 
 def requested_by(org: str) -> str:

@@ -32,6 +32,14 @@ async def store(bus: Bus, message: Message, trace: str = "") -> None:
     await _store(bus, subject, encode(message), headers(message.id, trace))
 
 
+async def store_for_all(bus: Bus, message: Message, partitions: int) -> None:
+    """Store a fact about a whole host, for every partition of the log: each has jobs there."""
+    for token in subjects.nobodies(partitions):
+        subject = subjects.about(type_of(message), token, message.run)
+        id = message.id if partitions == 1 else f"{message.id}.{token}"
+        await _store(bus, subject, encode(message), headers(id, ""))
+
+
 async def _store(bus: Bus, subject: str, data: bytes, named: dict[str, str]) -> None:
     """A stream that is full refuses, until somebody makes room; a job must not end for that."""
     while True:

@@ -32,7 +32,7 @@ from pitstop_scheduler.api_orgs import Orgs
 from pitstop_scheduler.api_sessions import Sessions
 from pitstop_scheduler.calls import DECIDED_WITHIN, Caller, Handler, Teller, Wrong, body_of, checked, text_of
 from pitstop_scheduler.intake import Intake, Refusal, new_request_id
-from pitstop_scheduler.log import Log
+from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.people import People
 from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.reading import Reading
@@ -48,13 +48,13 @@ _CODES = {"not_found": "404", "denied": "403", "unavailable": "503", "ssh_disabl
 class Api:
     """Every verb. Shared by all schedulers (one queue group)."""
 
-    def __init__(self, bus: Bus, log_: Log, intake: Intake, people: People, reading: Reading, policy: Policy) -> None:
-        self._bus, self._log, self._intake, self._people, self._reading = bus, log_, intake, people, reading
+    def __init__(self, bus: Bus, logs: Logs, intake: Intake, people: People, reading: Reading, policy: Policy) -> None:
+        self._bus, self._logs, self._intake, self._people, self._reading = bus, logs, intake, people, reading
         self._policy = policy
-        self._teller = Teller(bus, log_)
-        self._sessions = Sessions(log_, self._teller, reading)
+        self._teller = Teller(bus, logs)
+        self._sessions = Sessions(logs, self._teller, reading)
         self._orgs = Orgs(self._teller, reading, policy)
-        self._who_is = Who(log_, people, reading)
+        self._who_is = Who(logs, people, reading)
 
     async def serve(self, service: Service) -> None:
         """Register the endpoints."""
@@ -132,11 +132,11 @@ class Api:
         run = ids.run_id(request.org, request.id)
         source = f"api:{uuid.uuid4().hex}"
         taken = await self._intake.accept(request, run, source, trace_of(asked.headers), time.time())
-        await self._log.wait_for(taken.sequence, DECIDED_WITHIN)
+        await self._logs.of(request.org).wait_for(taken.sequence, DECIDED_WITHIN)
         spec = await self._reading.spec(request.org, run)
         status = await self._reading.status(request.org, run)
         return {
-            "run": run, "request": request.id, "duplicate": self._log.state.source_of(run) != source,
+            "run": run, "request": request.id, "duplicate": self._logs.state(request.org).source_of(run) != source,
             "queue_position": min((job.position for job in status.jobs if job.position), default=0),
             "jobs": {job.key: job.job for job in spec.jobs}, "rerun_of": spec.rerun_of, "notes": spec.notes,
         }  # fmt: skip
@@ -239,8 +239,9 @@ class Api:
 
     async def _job(self, request: MicroRequest) -> None:
         try:
-            await self._reading.current()
-            await request.respond(m.encode(await self._reading.job(None, text_of(request, "job"))))
+            id = text_of(request, "job")
+            await self._reading.current(id)
+            await request.respond(m.encode(await self._reading.job(None, id)))
         except NotFound as error:
             await request.respond_error("404", str(error))
         except PitstopError as error:

@@ -13,7 +13,7 @@ from pitstop_common.errors import NotFound
 from pitstop_common.pull import rfc3339
 from pitstop_scheduler.calls import Caller, Teller, Wrong, checked, text_of
 from pitstop_scheduler.deadlines import has_session
-from pitstop_scheduler.log import Log
+from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.model import Job
 from pitstop_scheduler.reading import Reading
 
@@ -21,34 +21,35 @@ from pitstop_scheduler.reading import Reading
 class Sessions:
     """Verbs about sessions."""
 
-    def __init__(self, log: Log, teller: Teller, reading: Reading) -> None:
-        self._log, self._teller, self._reading = log, teller, reading
+    def __init__(self, logs: Logs, teller: Teller, reading: Reading) -> None:
+        self._logs, self._teller, self._reading = logs, teller, reading
 
     async def extend(self, caller: Caller, asked: MicroRequest) -> Extended:
         """Raises NotFound; Wrong when the job has no session now; Unavailable."""
         wanted = checked(asked, ExtendRequest)
         status = await self._reading.status(caller.org, text_of(asked, "run"))
-        job = self._session(status, wanted.job or (wanted.run if "-" in wanted.run else ""))
+        job = self._session(caller.org, status, wanted.job or (wanted.run if "-" in wanted.run else ""))
         fact = m.RunExtend(
             id=f"extend.{uuid.uuid4().hex}", time=rfc3339(time.time()), org=caller.org, run=status.run.run, job=job.id,
             project=status.run.project, request=status.run.request, seconds=wanted.seconds, by=caller.actor,
         )  # fmt: skip
         await self._teller.tell(fact, status.run.trace)
-        return self._answer(job.id, wanted.seconds)
+        return self._answer(caller.org, job.id, wanted.seconds)
 
-    def _session(self, status: RunStatusView, wanted: str) -> Job:
+    def _session(self, org: str, status: RunStatusView, wanted: str) -> Job:
         entries = [entry for entry in status.jobs if not wanted or wanted in {entry.job.job, entry.job.key}]
         if not entries:
             raise NotFound(f"run {status.run.run} has no job {wanted}")
-        found = [job for job in (self._log.state.job(entry.job.job) for entry in entries) if job and has_session(job)]
+        living = map(self._logs.state(org).job, (entry.job.job for entry in entries))
+        found = [job for job in living if job and has_session(job)]
         if len(found) > 1:
             raise Wrong(f"{len(found)} jobs of the run have a session; name one: {', '.join(job.id for job in found)}")
         if not found:
             raise Wrong(_why_not(entries))
         return found[0]
 
-    def _answer(self, id: str, seconds: float) -> Extended:
-        state = self._log.state
+    def _answer(self, org: str, id: str, seconds: float) -> Extended:
+        state = self._logs.state(org)
         job = state.job(id)
         run = state.run(job.run) if job else None
         if job is None or run is None or not has_session(job):

@@ -17,7 +17,7 @@ from pitstop_common.faults import Faults, TooManyFaults
 from pitstop_common.messages import Fault
 from pitstop_common.telemetry import headers
 from pitstop_common.validation import check_struct
-from pitstop_scheduler.log import Log
+from pitstop_scheduler.logs import Logs
 
 S = TypeVar("S", bound=msgspec.Struct)
 DECIDED_WITHIN: Final = 5.0
@@ -47,14 +47,14 @@ class Wrong(PitstopError):
 class Teller:
     """Stores what people ask as facts, and waits until the log has decided on them."""
 
-    def __init__(self, bus: Bus, log: Log) -> None:
-        self._bus, self._log = bus, log
+    def __init__(self, bus: Bus, logs: Logs) -> None:
+        self._bus, self._logs = bus, logs
 
     async def tell(self, fact: m.RunCancel | m.RunExtend | m.OrgConfigured, trace: str = "") -> None:
         """Raises Unavailable: it may or may not be stored and decided."""
         subject = subjects.about(str(fact.__struct_config__.tag), fact.org, fact.run)
         ack = await self._bus.store(subject, m.encode(fact), headers(fact.id, trace))
-        await self._log.wait_for(ack.seq, DECIDED_WITHIN)
+        await self._logs.of(fact.org).wait_for(ack.seq, DECIDED_WITHIN)
 
 
 def body_of(request: MicroRequest) -> dict[str, Any]:

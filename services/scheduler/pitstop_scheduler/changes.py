@@ -13,6 +13,10 @@ import msgspec
 from pitstop_common.limits import MAX_DURATION
 from pitstop_common.messages import ExpiryReason, PauseReason, Result
 from pitstop_common.roles import ProjectRules, Role
+from pitstop_scheduler.changes_of_pools import Asked as Asked
+from pitstop_scheduler.changes_of_pools import Demand as Demand
+from pitstop_scheduler.changes_of_pools import Leased as Leased
+from pitstop_scheduler.changes_of_pools import Shared as Shared
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True, tag_field="t"):
@@ -258,17 +262,20 @@ class Limits(Change, frozen=True, array_like=True, tag="m"):
 
 
 class Defaults(Change, frozen=True, array_like=True, tag="k"):
-    """Limits of orgs and pools that nobody configured, as the owner of this epoch was started with. 0 = none."""
+    """Limits of orgs and pools that nobody configured, as the owner of this epoch was started with. 0 = none. And
+    which of how many partitions this log is."""
 
     org_slots: int
     project_slots: int
     pool_slots: int
+    partition: int = 0
+    partitions: int = 1
 
 
 AnyChange = (
     Queued | Duplicate | Granted | Claimed | Ready | Paused | Resumed | Entered | Left | Active | Deadline | Warned
     | Extended | Pressed | Stopped | Continued | Retried | Ended | Stray | RunEnded | Reported | Room | HostLost
-    | Limits | Defaults
+    | Limits | Defaults | Asked | Shared | Demand | Leased
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pitstop_common import messages as m
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.grants import next_jobs
 from pitstop_scheduler.model import State
-from pitstop_scheduler.rules import hosts, runs, sessions
+from pitstop_scheduler.rules import hosts, pools, runs, sessions
 from pitstop_scheduler.tick import Decision, Stored, Tick, rearm
 
 
@@ -34,7 +34,9 @@ def decide(state: State, facts: Iterable[Stored], now: float) -> Decision:
         handler = _HANDLERS.get(type(stored.fact))
         if handler is not None:
             handler(tick, stored.fact, stored)
+    pools.share_out(tick)
     _grant(tick, everybody)
+    pools.ask(tick)
     _press(tick, everybody)
     return Decision(tuple(tick.changes), draft.watermark, draft.now)
 
@@ -66,4 +68,5 @@ _HANDLERS: Final[dict[type[Any], Callable[[Tick, Any, Stored], None]]] = {
     m.JobFinished: hosts.finished, m.SshConnected: sessions.connected, m.SshActive: sessions.active,
     m.SshClosed: sessions.closed, m.SessionExpired: sessions.expired, m.SessionWarned: sessions.warned,
     m.RunExtend: runs.extend, m.OrgConfigured: runs.configured,
+    m.PoolAsked: pools.asked, m.PoolShared: pools.shared,
 }  # fmt: skip

@@ -9,7 +9,8 @@ from itertools import chain
 
 import msgspec
 
-from pitstop_scheduler.model import Host, Job, Org, Pool, Run, State
+from pitstop_scheduler.model import Host, Job, Org, Run, State
+from pitstop_scheduler.pool import Pool
 from pitstop_scheduler.turns import Touched
 
 
@@ -21,6 +22,7 @@ class Draft(State):
         self.below = below
         self.now, self.watermark = below.now, below.watermark
         self.org_slots, self.project_slots, self.pool_slots = below.org_slots, below.project_slots, below.pool_slots
+        self.partition, self.partitions = below.partition, below.partitions
         self.turn, self.placed = below.turn, below.placed
         self.turns = self._touched = Touched()
         self._gone: set[str] = set()
@@ -102,7 +104,8 @@ class Draft(State):
 
     def edit_pool(self, id: str) -> Pool:
         if id not in self.pools:
-            self.pools[id] = msgspec.structs.replace(self.below.pool(id))
+            below = self.below.pool(id)
+            self.pools[id] = msgspec.structs.replace(below, leases=dict(below.leases))
         return self.pools[id]
 
     def requeue(self, org: str, priority: int, job: str) -> None:

@@ -17,6 +17,7 @@ from pitstop_common.pull import rfc3339
 from pitstop_common.telemetry import headers
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.model import Job, Run, State
+from pitstop_scheduler.rooms import fact_for
 from pitstop_scheduler.words import farewell, warning
 
 
@@ -271,9 +272,17 @@ def _reported(scope: _Scope, change: c.Reported) -> Iterator[Effect]:
         yield ReportView(found[1].id, view)
 
 
+def _of_pool(scope: _Scope, change: c.Asked | c.Leased) -> Iterator[Effect]:
+    """What one partition says to another."""
+    partition, fact = fact_for(scope.state, change, f"{scope.prefix}.fact", scope.time)
+    token, type_ = subjects.nobodies(scope.state.partitions)[partition], str(fact.__struct_config__.tag)
+    yield Publish(subjects.about(type_, token, subjects.NOBODY), m.encode(fact), headers(fact.id))
+
+
 _HANDLERS: dict[type[Any], Callable[[_Scope, Any], Iterator[Effect]]] = {
     c.Queued: _queued, c.Duplicate: _duplicate, c.Granted: _granted, c.Claimed: _job_view, c.Ready: _job_view,
     c.Paused: _job_view, c.Resumed: _job_view, c.Entered: _job_view, c.Left: _job_view, c.Active: _job_view,
     c.Deadline: _deadline, c.Warned: _warned, c.Extended: _extended, c.Stopped: _stopped, c.Continued: _continued,
     c.Stray: _stray, c.Retried: _retried, c.Ended: _job_view, c.RunEnded: _run_ended, c.Reported: _reported,
+    c.Asked: _of_pool, c.Leased: _of_pool,
 }  # fmt: skip

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from sys import intern
 from typing import Any
 
+import msgspec
+
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.model import Host, Job, Run, State
+from pitstop_scheduler.pool import Lease
 from pitstop_scheduler.transitions import (
     CLAIMED,
     ENDED,
@@ -64,6 +67,8 @@ def _queued(state: State, change: c.Queued) -> None:
 def _granted(state: State, change: c.Granted) -> None:
     job = _move(state, change.job, GRANTED)
     job.attempt, job.granted = change.attempt, state.now
+    pool = state.edit_pool(job.pool)
+    pool.fresh = max(0, pool.fresh - 1)
     run = state.edit_run(job.run)
     run.started = run.started or state.now
     state.dequeue(run.org, run.priority, job.id)
@@ -204,6 +209,37 @@ def _defaults(state: State, change: c.Defaults) -> None:
     state.org_slots, state.project_slots = change.org_slots, change.project_slots
     state.pool_slots = change.pool_slots
     state.turns.all_eligible()
+    state.partition, state.partitions = change.partition, change.partitions
+
+
+def _asked(state: State, change: c.Asked) -> None:
+    pool = state.edit_pool(change.pool)
+    pool.fresh = 0 if change.returned > pool.returned else pool.fresh
+    pool.wants, pool.returned, pool.asks = change.wants, change.returned, change.serial
+
+
+def _shared(state: State, change: c.Shared) -> None:
+    pool = state.edit_pool(change.pool)
+    pool.fresh += change.given - pool.given
+    pool.given, pool.target, pool.short, pool.heard = change.given, change.target, change.short, change.serial
+
+
+def _demand(state: State, change: c.Demand) -> None:
+    leases = state.edit_pool(change.pool).leases
+    lease = leases.get(change.partition, Lease())
+    leases[change.partition] = msgspec.structs.replace(
+        lease, wants=change.wants, returned=change.returned, heard=change.serial
+    )
+
+
+def _leased(state: State, change: c.Leased) -> None:
+    pool = state.edit_pool(change.pool)
+    lease = pool.leases.get(change.partition, Lease())
+    if change.given > lease.given:
+        pool.turn = (change.partition + 1) % state.partitions
+    pool.leases[change.partition] = msgspec.structs.replace(
+        lease, given=change.given, target=change.target, short=change.short, serial=change.serial
+    )
 
 
 def visits(state: State, job: Job) -> None:
@@ -241,5 +277,6 @@ _HANDLERS: dict[type[Any], Callable[[State, Any], None]] = {
     c.Resumed: _resumed, c.Entered: _entered, c.Left: _left, c.Active: _active, c.Deadline: _deadline,
     c.Warned: _warned, c.Extended: _extended, c.Pressed: _pressed, c.Stopped: _stopped, c.Retried: _retried,
     c.Ended: _ended, c.RunEnded: _run_ended, c.Room: _room, c.HostLost: _host_lost, c.Reported: _reported,
-    c.Limits: _limits, c.Defaults: _defaults,
+    c.Limits: _limits, c.Defaults: _defaults, c.Asked: _asked, c.Shared: _shared, c.Demand: _demand,
+    c.Leased: _leased,
 }  # fmt: skip

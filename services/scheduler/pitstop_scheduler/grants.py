@@ -11,6 +11,7 @@ from typing import Final
 
 from pitstop_scheduler.draft import Draft
 from pitstop_scheduler.model import Job, State
+from pitstop_scheduler.rooms import places
 from pitstop_scheduler.turns import Place
 
 _LOOK_AHEAD: Final = 1000
@@ -48,9 +49,17 @@ def _pool_reason(state: State, name: str) -> str:
         return _all_used(state.pool_slots, f"pool {name}")
     if pool.capacity <= 0:
         return f"no sandbox host of pool {name} is up"
-    if pool.room >= pool.capacity:
-        return f"the hosts of pool {name} have no room (all {pool.capacity} places are taken)"
+    if pool.room >= places(state, name):
+        return _no_room(state, name)
     return ""
+
+
+def _no_room(state: State, name: str) -> str:
+    pool = state.pool(name)
+    if state.partitions == 1:
+        return f"the hosts of pool {name} have no room (all {pool.capacity} places are taken)"
+    return (f"the hosts of pool {name} have no room (of their {pool.capacity} places, {places(state, name)} are now for"
+            f" this org's partition {state.partition}, and taken)")  # fmt: skip
 
 
 def _all_used(limit: int, of: str) -> str:

@@ -1,8 +1,11 @@
-"""The scheduler's metrics. Gauges of the fleet are exported by the owner of the log only."""
+"""The scheduler's metrics. Gauges of the fleet are exported by one process only: the owner of partition 0, which has
+the folds of all partitions."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -16,6 +19,8 @@ WAIT: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 DURATION: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
 ACCEPT: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _OBSERVE_EVERY: Final = 0.5
+_SPEAKER: Final = 0
+"""The partition whose owner exports what is true of the fleet, hosts and their places above all."""
 _SESSION_ENDS: Final = frozenset({"idle", "connect_window", "max_duration", "pressure"})
 
 
@@ -37,7 +42,10 @@ class Metrics:
             "pitstop_run_accept_seconds", "From the request's time stamp to its acceptance", registry=registry,
             buckets=ACCEPT,
         )  # fmt: skip
-        self.owner = gauge("pitstop_scheduler_owner", "1 when this process owns the decision log")
+        self.owner = gauge(
+            "pitstop_scheduler_owner", "1 when this process speaks for the fleet: it owns the log of partition 0"
+        )
+        self.owned = gauge("pitstop_scheduler_partitions_owned", "Decision logs that this process owns")
         self.decisions = counter("pitstop_decisions", "Changes committed to the log")
         self.waiting = gauge("pitstop_runs_waiting", "Jobs in the queue", ("pool",))
         self.oldest = gauge(
@@ -58,6 +66,7 @@ class Metrics:
         )  # fmt: skip
         self._pools: set[str] = set()
         self._observed = 0.0
+        self._mine: set[int] = set()
 
     def handled(self, handler: str, outcome: str, seconds: float) -> None:
         """One message was handled."""
@@ -88,9 +97,14 @@ class Metrics:
             if job.granted:
                 self.duration.labels(job.pool, change.result).observe(max(0.0, job.finished - job.granted))
 
-    def observe(self, state: State) -> None:
-        """Set the gauges from the fold, at most twice a second."""
-        if time.monotonic() - self._observed < _OBSERVE_EVERY:
+    def own(self, partition: int) -> None:
+        """This process decides for a partition."""
+        self._mine.add(partition)
+        self.owned.set(len(self._mine))
+
+    def observe(self, states: Sequence[State]) -> None:
+        """Set the gauges from the folds of all partitions, at most twice a second; nothing, where another speaks."""
+        if _SPEAKER not in self._mine or time.monotonic() - self._observed < _OBSERVE_EVERY:
             return
         self._observed = time.monotonic()
         self.owner.set(1)
@@ -98,7 +112,7 @@ class Metrics:
         waiting: dict[str, int] = {}
         oldest: dict[str, float] = {}
         sessions = 0
-        for job in state.jobs.values():
+        for job in chain.from_iterable(state.jobs.values() for state in states):
             if job.status == "queued":
                 waiting[job.pool] = waiting.get(job.pool, 0) + 1
                 oldest[job.pool] = min(oldest.get(job.pool, job.queued), job.queued)
@@ -106,17 +120,21 @@ class Metrics:
                 use = "debug" if job.status == "paused" else "run"
                 held[job.pool, use] = held.get((job.pool, use), 0) + 1
                 sessions += len(job.sessions)
-        self._pools |= set(waiting) | set(state.pools)
+        self._pools |= set(waiting) | set(states[_SPEAKER].pools)
         for pool in self._pools:
             self.waiting.labels(pool).set(waiting.get(pool, 0))
             self.oldest.labels(pool).set(oldest.get(pool, 0))
-            self.slots.labels(pool).set(state.pool(pool).capacity)
+            self.slots.labels(pool).set(states[_SPEAKER].pool(pool).capacity)
             for use in ("run", "debug"):
                 self.in_use.labels(pool, use).set(held.get((pool, use), 0))
         self.sessions.set(sessions)
 
-    def disown(self) -> None:
-        """Another process speaks for the fleet now."""
+    def disown(self, partition: int) -> None:
+        """Another process decides for a partition now, and perhaps speaks for the fleet."""
+        self._mine.discard(partition)
+        self.owned.set(len(self._mine))
+        if partition != _SPEAKER:
+            return
         self._observed = 0.0
         self.owner.set(0)
         self.sessions.set(0)

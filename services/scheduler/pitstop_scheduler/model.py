@@ -16,6 +16,7 @@ import msgspec
 from pitstop_common.limits import KNOWN_FOR, LONGEST_SESSION, MAX_DURATION, PRESSURE
 from pitstop_common.messages import ExpiryReason, JobStatus, PauseReason, Result
 from pitstop_common.roles import ProjectRules, Role
+from pitstop_scheduler.pool import Pool
 from pitstop_scheduler.queues import Queues
 
 _KNOWN_STEP: Final = 600.0
@@ -121,14 +122,6 @@ class Host(msgspec.Struct):
     serial: int = 0
 
 
-class Pool(msgspec.Struct):
-    """Sums over a pool: `capacity` of its hosts, `room` taken on them, `slots` in use."""
-
-    capacity: int = 0
-    room: int = 0
-    slots: int = 0
-
-
 class State(Queues):
     """The fold."""
 
@@ -141,6 +134,7 @@ class State(Queues):
         self.now = 0.0
         self.published_to = 0
         self.org_slots = self.project_slots = self.pool_slots = 0
+        self.partition, self.partitions = 0, 1
         self.turn = 0.0
         """Virtual time of the weighted round: the turn of the org that was served last."""
         self.placed = 0

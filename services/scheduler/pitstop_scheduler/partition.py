@@ -29,11 +29,14 @@ from pitstop_scheduler.log import Committed, Log
 from pitstop_scheduler.metrics import Metrics
 from pitstop_scheduler.overdue import watch
 from pitstop_scheduler.publisher import Publisher
+from pitstop_scheduler.seats import Seats
 from pitstop_scheduler.tick import Stored
 
 log = logging.getLogger(__name__)
 
 _RENEW: Final = 0.5
+_LOOK: Final = 0.25
+"""Seconds between two looks at the liveness key of a partition that another owns."""
 _FACTS_A_TICK: Final = 1000
 _ASKED: Final = (RunAccepted, RunCancel, RunExtend, OrgConfigured)
 """Facts whose author waits to hear that they were decided on, even if nothing came of them."""
@@ -46,7 +49,10 @@ _MARK_EVERY: Final = 2.0
 class Partition:
     """One partition in one scheduler process."""
 
-    def __init__(self, bus: Bus, log_: Log, owner: str, defaults: c.Defaults, metrics: Metrics) -> None:
+    def __init__(
+        self, bus: Bus, log_: Log, owner: str, defaults: c.Defaults, metrics: Metrics, seats: Seats | None = None
+    ) -> None:
+        self._seats = seats or Seats(bus, owner)
         self._bus, self._log, self._owner, self._defaults, self._metrics = bus, log_, owner, defaults, metrics
         self._liveness = Bucket(bus, "owners")
         self._key = str(log_.partition)
@@ -57,16 +63,22 @@ class Partition:
         """Set when the log has been read to its end once: questions can be answered."""
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Follow, take over when nobody lives, decide; until told to stop."""
+        """Follow, take over when nobody lives and there is a seat for it, decide; until told to stop."""
         await self._catch_up()
         last = 0
+        looked = 0.0
         while not stopping.is_set():
             try:
                 await self._log.follow()
+                if time.monotonic() - looked < _LOOK or not self._seats.may_take(self._log.partition):
+                    continue
+                looked = time.monotonic()
+                self._seats.take(self._log.partition)
                 if not await self._claim_liveness():
                     continue
                 await self._own(stopping)
                 last = self._log.state.head
+                await self._release()
             except WrongLastSequence:
                 log.warning("partition %s has another owner now", self._key)
             except PitstopError as error:
@@ -74,7 +86,8 @@ class Partition:
                 await asyncio.sleep(0.2)
             finally:
                 self.owned = False
-                self._metrics.disown()
+                self._seats.leave(self._log.partition)
+                self._metrics.disown(self._log.partition)
         await self._release()
         if last and last == self._log.state.head:  # owned it up to the end
             await self._log.snapshots.at_stop(self._log.state)
@@ -128,6 +141,7 @@ class Partition:
                 await self._publish(publisher, committed)
             pull = Pull(self._bus, IN, reader(subjects.facts_of(self._log.partition), self._log.state.watermark + 1))
             self.owned = True
+            self._metrics.own(self._log.partition)
             log.info("owns partition %s, epoch %s, head %s", self._key, self._epoch, self._log.state.head)
             await self._tick([], publisher)  # limits may be others now
             await self._decide_until(stopping, alive, pull, publisher)
@@ -174,6 +188,9 @@ class Partition:
     ) -> None:
         marked = begun = time.monotonic()
         while not stopping.is_set():
+            if self._seats.too_many(self._log.partition):
+                log.info("gives partition %s back: others have joined", self._key)
+                return
             if alive.done():
                 raise WrongLastSequence("another scheduler lives in this one's place")
             if (left := begun + _TICK - time.monotonic()) > 0:
@@ -188,7 +205,6 @@ class Partition:
                 if publisher.advance() > self._log.state.published_to and self._unpublished():
                     await self._commit(publisher, (), self._log.state.watermark, self._log.state.now)
             self._log.snapshots.consider(self._log.state)
-            self._metrics.observe(self._log.state)
 
     def _unpublished(self) -> bool:
         return any(committed.record.changes for committed in self._log.recent)

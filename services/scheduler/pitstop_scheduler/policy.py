@@ -8,7 +8,7 @@ from pitstop_common.permissions import PUBLISHER
 from pitstop_common.roles import Role, at_least
 from pitstop_scheduler.calls import Caller
 from pitstop_scheduler.config import Config
-from pitstop_scheduler.log import Log
+from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.roles import Barred, highest_role, may_enter, org_role, project_role, too_little
 
 
@@ -16,8 +16,8 @@ class Policy:
     """Roles as the fold has them. Those whom the deployment names (`PITSTOP_ADMINS`) are admins whatever an org says:
     it is they who make the first roles and tokens."""
 
-    def __init__(self, log: Log, config: Config) -> None:
-        self._log, self._admins, self._closed = log, set(config.admins), set(config.ssh_disabled)
+    def __init__(self, logs: Logs, config: Config) -> None:
+        self._logs, self._admins, self._closed = logs, set(config.admins), set(config.ssh_disabled)
 
     def role(self, org: str, user: str, project: str = "") -> Role:
         """Of a person in a project, or in the org itself. A publisher has write: NATS holds it to two verbs."""
@@ -25,7 +25,7 @@ class Policy:
             return "admin"
         if user == PUBLISHER:
             return "write"
-        state = self._log.state.org(org)
+        state = self._logs.state(org).org(org)
         return project_role(state, user, project) if project else org_role(state, user)
 
     def need(self, caller: Caller, verb: str, project: str = "", owner: str = "") -> None:
@@ -35,11 +35,11 @@ class Policy:
         needed = rule.others if touches_others else rule.role
         role = self.role(caller.org, caller.actor, project)
         if rule.on == "member" and not touches_others and role != "admin":
-            role = highest_role(self._log.state.org(caller.org), caller.actor)
+            role = highest_role(self._logs.state(caller.org).org(caller.org), caller.actor)
         if not at_least(role, needed):
             what = f"`{verb}`" + (f" of what is {owner}'s" if touches_others else "")
             what += f" in {caller.org}/{project}" if project else f" in org {caller.org}"
-            org = self._log.state.org(caller.org)
+            org = self._logs.state(caller.org).org(caller.org)
             raise Denied(too_little(org, caller.org, caller.actor, role, needed, what))
 
     def may_read(self, caller: Caller, project: str) -> bool:
@@ -55,4 +55,4 @@ class Policy:
                 f"SSH is disabled for project {name}. Who operates the scheduler can allow it: take it out of "
                 "PITSTOP_SSH_DISABLED",
             )
-        return may_enter(self._log.state.org(org), org, project, user, self.role(org, user, project))
+        return may_enter(self._logs.state(org).org(org), org, project, user, self.role(org, user, project))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable
-from datetime import datetime
 
 import msgspec
-from nats.js.errors import APIError
 
 from pitstop_common import messages as m
 from pitstop_common import subjects
@@ -18,9 +15,10 @@ from pitstop_common.bus import Bus
 from pitstop_common.errors import NotFound, Unavailable
 from pitstop_common.ids import run_of_job
 from pitstop_common.spec import RunSpec
-from pitstop_common.streams import IN, SPECS
+from pitstop_common.streams import SPECS
+from pitstop_scheduler.clock import server_clock
 from pitstop_scheduler.grants import org_limit, reason_to_wait
-from pitstop_scheduler.log import Log
+from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.people import People
 from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.views import job_view, run_view
@@ -34,8 +32,8 @@ _CURRENT_WITHIN = 0.9
 class Reading:
     """Questions that any scheduler can answer."""
 
-    def __init__(self, bus: Bus, log: Log, people: People, policy: Policy) -> None:
-        self._bus, self._log, self._people, self._policy = bus, log, people, policy
+    def __init__(self, bus: Bus, logs: Logs, people: People, policy: Policy) -> None:
+        self._bus, self._logs, self._people, self._policy = bus, logs, people, policy
         self._runs = Bucket(bus, "runs")
         self._specs: dict[str, RunSpec] = {}
 
@@ -52,24 +50,19 @@ class Reading:
         self._specs[run] = spec
         return spec
 
-    async def current(self) -> None:
-        """Until everything is folded that is in the log now. A process that was stopped, or cut off, for a while knows
-        less, and others act on what it says. Raises Unavailable."""
-        head = await self._log.head()
-        try:
-            async with asyncio.timeout(_CURRENT_WITHIN), self._log.changed:
-                await self._log.changed.wait_for(lambda: self._log.state.head >= head)
-        except TimeoutError:
-            raise Unavailable("this scheduler has not read the log to its end") from None
+    async def current(self, run: str = "") -> None:
+        """Until everything is folded that is now in the log about a run, the run of a job, or all of them. A process
+        that was stopped, or cut off, for a while knows less, and others act on what it says. Raises Unavailable."""
+        await self._logs.current(run, _CURRENT_WITHIN)
 
     async def job(self, org: str | None, id: str) -> m.JobView:
         """One job; `org` None: of any. Raises NotFound, Unavailable."""
-        state = self._log.state
-        job = state.job(id)
-        run = state.run(job.run) if job else None
-        if job is not None and run is not None:
+        having = self._logs.having(id)
+        job = having.state.job(id) if having else None
+        run = having.state.run(job.run) if having and job else None
+        if having is not None and job is not None and run is not None:
             if org in {None, run.org}:
-                return job_view(job, run, state.head)
+                return job_view(job, run, having.state.head)
             raise NotFound(f"there is no job {id} in org {org}")
         found = await self._runs.scan(f"{org or '*'}.{run_of_job(id)}.{id}")
         for entry in found.values():
@@ -80,7 +73,7 @@ class Reading:
     async def status(self, org: str, id: str) -> RunStatusView:
         """A run by its id, or by the id of one of its jobs. Raises NotFound."""
         run_id = run_of_job(id)
-        state = self._log.state
+        state = self._logs.state(org)
         run = state.run(run_id)
         if run is not None and run.org == org:
             jobs = [job for job in map(state.job, run.jobs) if job is not None]
@@ -94,7 +87,7 @@ class Reading:
 
     async def results(self, org: str, run: str) -> dict[str, str]:
         """What the jobs of a run came to, by id; empty: not over. Raises NotFound, Unavailable."""
-        await self.current()
+        await self.current(run)
         return {entry.job.job: entry.job.result for entry in (await self.status(org, run)).jobs}
 
     async def _reruns(self, org: str, run: str) -> tuple[m.RerunView, ...]:
@@ -119,7 +112,7 @@ class Reading:
         return m.decode_run_view(entry.value)
 
     async def _status(self, view: m.JobView) -> JobStatusView:
-        state = self._log.state
+        state = self._logs.state(view.org)
         report, message = await self.report(view)
         spec = await self.spec(view.org, view.run)
         allowed: tuple[dict[str, str], ...] = ()
@@ -139,7 +132,7 @@ class Reading:
         )  # fmt: skip
 
     def _place(self, view: m.JobView) -> tuple[int, str]:
-        state = self._log.state
+        state = self._logs.state(view.org)
         job = state.job(view.job)
         if view.status != "queued" or job is None:
             return 0, ""
@@ -150,7 +143,7 @@ class Reading:
 
     async def report(self, view: m.JobView) -> tuple[m.JobReport | None, str]:
         """What the host said of a job last, and its words to people."""
-        reported = self._log.reports.get(view.job)
+        reported = self._logs.of(view.org).reports.get(view.job)
         if view.status == "queued":  # an earlier attempt was lost, and what it said with it
             return None, ""
         if reported is not None and reported.attempt == view.attempt:
@@ -165,7 +158,7 @@ class Reading:
 
     async def whose(self, org: str, id: str) -> tuple[str, str]:
         """The project and the actor of a run, by its id or that of a job. Raises NotFound, Unavailable."""
-        run = self._log.state.run(run_of_job(id))
+        run = self._logs.state(org).run(run_of_job(id))
         if run is not None and run.org == org:
             return run.project, run.actor
         view = await self._stored_run(org, run_of_job(id))
@@ -173,7 +166,7 @@ class Reading:
 
     async def access(self, request: m.AccessRequest) -> m.AccessReply:
         """Who may enter a job. Raises Unavailable."""
-        await self.current()
+        await self.current(request.job)
         return await self.access_as_known(request)
 
     async def access_as_known(self, request: m.AccessRequest) -> m.AccessReply:
@@ -200,7 +193,7 @@ class Reading:
 
     def org(self, name: str) -> OrgView:
         """Limits of an org, and what is in use."""
-        state = self._log.state
+        state = self._logs.state(name)
         org = state.org(name)
         debug = sum(1 for job in state.jobs.values() if job.status == "paused" and state.runs[job.run].org == name)
         return OrgView(
@@ -213,16 +206,14 @@ class Reading:
 
     async def now(self) -> float:
         """The server's clock, seconds since the epoch; that of the newest fact where the server does not say."""
-        with contextlib.suppress(Unavailable, APIError):
-            told = str((await self._bus.api(f"STREAM.INFO.{IN}", {})).get("ts", ""))
-            if told:
-                return datetime.fromisoformat(told[:26].rstrip("Z") + "+00:00").timestamp()
-        return self._log.state.now
+        with contextlib.suppress(Unavailable):
+            return await server_clock(self._bus)
+        return max(log.state.now for log in self._logs)
 
     async def list(self, org: str, *, everything: bool, sees: Callable[[str], bool]) -> dict[str, object]:
         """Runs and jobs of an org, of the projects that one `sees`: living ones, or all that are remembered; and its
         slots."""
-        state = self._log.state
+        state = self._logs.state(org)
         runs = {run.id: run_view(run, state.head) for run in state.runs.values() if run.org == org}
         jobs = {
             job.id: job_view(job, state.runs[job.run], state.head)

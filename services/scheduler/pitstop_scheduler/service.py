@@ -1,4 +1,4 @@
-"""The scheduler process: intake, log, API, each a task of one group."""
+"""The scheduler process: intake, logs, API, each a task of one group."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from pitstop_scheduler.api import Api
 from pitstop_scheduler.changes import Defaults
 from pitstop_scheduler.config import Config
 from pitstop_scheduler.intake import Intake
-from pitstop_scheduler.log import Log
+from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.metrics import Metrics
 from pitstop_scheduler.partition import Partition
 from pitstop_scheduler.people import People
 from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.reading import Reading
+from pitstop_scheduler.seats import Seats
+
+_OBSERVE_EVERY = 0.25
 
 
 async def main(runtime: Runtime, config: Config) -> None:
@@ -24,20 +27,37 @@ async def main(runtime: Runtime, config: Config) -> None:
     bus = runtime.bus
     metrics = Metrics(runtime.metrics)
     people = People(bus)
-    log = Log(bus, partition=0, snapshot_every=config.snapshot_every)
-    policy = Policy(log, config)
-    reading = Reading(bus, log, people, policy)
+    logs = Logs(bus, config.partitions, config.snapshot_every)
+    policy = Policy(logs, config)
+    reading = Reading(bus, logs, people, policy)
     intake = Intake(bus, people, policy, metrics, reading)
-    defaults = Defaults(config.org_slots, config.project_slots, config.pool_slots)
-    partition = Partition(bus, log, f"scheduler-{secrets.token_hex(4)}", defaults, metrics)
+    owner = f"scheduler-{secrets.token_hex(4)}"
+    seats = Seats(bus, owner, config.partitions)
+    partitions = [
+        Partition(bus, log, owner, _defaults(config, log.partition), metrics, seats) for log in logs
+    ]  # fmt: skip
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(partition.run(runtime.stopping))
+            tasks.create_task(seats.run(runtime.stopping))
+            for partition in partitions:
+                tasks.create_task(partition.run(runtime.stopping))
             tasks.create_task(intake.run(REQ, runtime.stopping))
             tasks.create_task(intake.run(REQ_ORG, runtime.stopping))
-            await partition.followed.wait()
-            await Api(bus, log, intake, people, reading, policy).serve(runtime.service)
+            for partition in partitions:
+                await partition.followed.wait()
+            await Api(bus, logs, intake, people, reading, policy).serve(runtime.service)
             await bus.nc.flush()  # the endpoints are heard of before anybody is told to ask
             runtime.ready()
+            await _observe(metrics, logs, runtime.stopping)
     finally:
-        await log.close()
+        await logs.close()
+
+
+def _defaults(config: Config, partition: int) -> Defaults:
+    return Defaults(config.org_slots, config.project_slots, config.pool_slots, partition, config.partitions)
+
+
+async def _observe(metrics: Metrics, logs: Logs, stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        metrics.observe([log.state for log in logs])
+        await asyncio.sleep(_OBSERVE_EVERY)

@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from pitstop_scheduler.fold import visits
-from pitstop_scheduler.model import Host, Job, Org, Pool, Run, State
+from pitstop_scheduler.model import Host, Job, Org, Run, State
+from pitstop_scheduler.pool import Pool
 
 VERSION: Final = 2
 _ITEMS: Final = 256
@@ -87,7 +88,7 @@ class _Queue(_Part, tag="queue"):
 
 _SCALARS: Final = (
     "epoch", "owner", "head", "watermark", "now", "published_to", "org_slots", "project_slots", "pool_slots", "turn",
-    "records", "placed",
+    "records", "placed", "partition", "partitions",
 )  # fmt: skip
 _DERIVED: Final = frozenset({"_copied", "turns", "visited"})
 """What is no part of a state, or follows from the rest of it."""
@@ -121,7 +122,7 @@ def freeze(state: State) -> Frozen:
         list(state.runs.values()),
         dict(state.orgs),
         list(state.hosts.values()),
-        [(name, msgspec.structs.replace(pool)) for name, pool in state.pools.items()],
+        [(name, msgspec.structs.replace(pool, leases=dict(pool.leases))) for name, pool in state.pools.items()],
         dict(state.known),
         list(state.known_by),
         list(state.ended),

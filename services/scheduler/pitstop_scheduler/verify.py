@@ -15,17 +15,21 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
+from nats.errors import Error as NatsError
+
 from pitstop_common import messages as m
 from pitstop_common.bucket import Bucket
 from pitstop_common.bus import Bus, connected
 from pitstop_common.errors import PitstopError, Unavailable
 from pitstop_common.pull import read_all
-from pitstop_common.streams import DEC
+from pitstop_common.streams import DEC, IN, partitions_of
 from pitstop_common.subjects import decisions
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.fold import fold
 from pitstop_scheduler.grants import org_limit, project_limit
 from pitstop_scheduler.model import State
+from pitstop_scheduler.pool import Lease
+from pitstop_scheduler.rooms import sharer
 from pitstop_scheduler.snapshot import Manifest, differences
 from pitstop_scheduler.snapshot_store import Snapshots
 from pitstop_scheduler.transitions import HOLDS_SLOT, IllegalTransition
@@ -97,6 +101,9 @@ class Checker:
             limit = org_limit(self.state, run.org)
             if limit and org.used > limit:
                 self._say(sequence, f"org {run.org} holds {org.used} slots; its limit is {limit}")
+            pool = self.state.pool(job.pool)
+            if self.state.partitions > 1 and pool.room > pool.share:
+                self._say(sequence, f"{pool.room} jobs are on hosts of pool {job.pool}; {pool.share} places are theirs")
             limit = project_limit(self.state, run.org, run.project)
             if limit and org.used_by_project.get(run.project, 0) > limit:
                 self._say(sequence, f"project {run.org}/{run.project} is over its limit of {limit}")
@@ -180,6 +187,24 @@ async def _fold(checker: Checker, log: list[tuple[int, c.Record]], manifests: di
                 checker.wrong.append(f"the snapshot at record {sequence} differs from the fold in {', '.join(wrong)}")
 
 
+async def check_all(bus: Bus) -> list[Checker]:
+    """Each partition, and that no place of a pool is in the hands of two. Raises Unavailable."""
+    try:
+        partitions = partitions_of((await bus.js.stream_info(IN)).config)
+    except (NatsError, TimeoutError, ValueError) as error:
+        raise Unavailable(f"stream IN cannot be looked at: {error}") from error
+    checkers = [await check(bus, partition) for partition in range(partitions)]
+    for checker in checkers:
+        for name, pool in checker.state.pools.items():
+            lease = checkers[sharer(name, partitions)].state.pool(name).leases.get(checker.state.partition)
+            if pool.given > (lease.given if lease else 0):  # or the log of that one was read before it gave them
+                state = (await check(bus, sharer(name, partitions))).state
+                lent = state.pool(name).leases.get(checker.state.partition, Lease()).given
+                if pool.given > lent:
+                    checker.wrong.append(f"it was given {pool.given} places of pool {name}, and {lent} were lent to it")
+    return checkers
+
+
 def _compare(stored: dict[str, Any], key: str, wanted: Any, decode: Any) -> Iterator[str]:
     entry = stored.get(key)
     if entry is None:
@@ -197,25 +222,37 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     options = parser.parse_args(arguments)
     try:
-        checker = asyncio.run(_run(os.environ.get("PITSTOP_NATS_URL", "nats://127.0.0.1:4222")))
+        checkers = asyncio.run(_run(os.environ.get("PITSTOP_NATS_URL", "nats://127.0.0.1:4222")))
     except PitstopError as error:
         print(f"cannot check: {error}", file=sys.stderr)  # noqa: T201
         return 3
-    figures = {
-        "from": checker.start, "records": checker.records, "runs": len(checker.queued), "ended": len(checker.ended),
-        "grants": len(checker.granted), "wrong": checker.wrong,
-    }  # fmt: skip
+    figures = _figures(checkers)
     if options.output == "json":
         print(json.dumps(figures))  # noqa: T201
     else:
-        since = f" from the snapshot at record {checker.start} on" if checker.start else ""
-        print(f"{checker.records} records{since}: {len(checker.queued)} runs, {len(checker.ended)} ended, "  # noqa: T201
-              f"{len(checker.granted)} grants; {len(checker.wrong)} wrong")  # fmt: skip
-        for line in checker.wrong:
+        starts = {number: checker.start for number, checker in enumerate(checkers) if checker.start}
+        since = f" from the snapshot at record {starts[0]} on" if len(checkers) == 1 and starts else ""
+        many = f" of {len(checkers)} partitions ({len(starts)} from a snapshot on)" if len(checkers) > 1 else ""
+        print(f"{figures['records']} records{many}{since}: {figures['runs']} runs, {figures['ended']} ended, "  # noqa: T201
+              f"{figures['grants']} grants; {len(figures['wrong'])} wrong")  # fmt: skip
+        for line in figures["wrong"]:
             print(f"  {line}")  # noqa: T201
-    return 1 if checker.wrong else 0
+    return 1 if figures["wrong"] else 0
 
 
-async def _run(url: str) -> Checker:
+def _figures(checkers: list[Checker]) -> dict[str, Any]:
+    """Sums; `from`: the record behind which each partition is proved."""
+    several = len(checkers) > 1
+    wrong = [f"partition {number}: {text}" if several else text
+             for number, checker in enumerate(checkers) for text in checker.wrong]  # fmt: skip
+    return {
+        "from": [checker.start for checker in checkers] if several else checkers[0].start, "partitions": len(checkers),
+        "records": sum(checker.records for checker in checkers), "runs": sum(len(one.queued) for one in checkers),
+        "ended": sum(len(one.ended) for one in checkers), "grants": sum(len(one.granted) for one in checkers),
+        "wrong": wrong,
+    }  # fmt: skip
+
+
+async def _run(url: str) -> list[Checker]:
     async with connected(url, "pitstop-verify", attempts=3) as bus:
-        return await check(bus)
+        return await check_all(bus)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pitstop_common import messages as m
-from pitstop_scheduler.log import Log
+from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.model import Job
 from pitstop_scheduler.people import People
 from pitstop_scheduler.reading import Reading
@@ -19,8 +19,8 @@ _ENTERED: Final = frozenset({"starting", "running", "paused"})
 class Who:
     """Answers from the fold and the registered keys."""
 
-    def __init__(self, log: Log, people: People, reading: Reading) -> None:
-        self._log, self._people, self._reading = log, people, reading
+    def __init__(self, logs: Logs, people: People, reading: Reading) -> None:
+        self._logs, self._people, self._reading = logs, people, reading
 
     async def whose(self, request: m.WhoRequest) -> m.WhoReply:
         """Raises Unavailable."""
@@ -33,17 +33,19 @@ class Who:
                 break
             access = await self._reading.access_as_known(m.AccessRequest(job=job.id))
             if any(key.fingerprint == request.fingerprint for key in access.allowed):
-                found.append(await self._described(job))
+                found += filter(None, [await self._described(job)])
         return m.WhoReply(people=tuple(people), jobs=tuple(found))
 
     def _open(self, orgs: set[str]) -> list[Job]:
-        state = self._log.state
-        return [job for job in state.living_jobs()
+        return [job for state in (log.state for log in self._logs) for job in state.living_jobs()
                 if job.offers and job.status in _ENTERED and state.runs[job.run].org in orgs]  # fmt: skip
 
-    async def _described(self, job: Job) -> m.OpenJob:
-        run = self._log.state.runs[job.run]
-        view = job_view(job, run, self._log.state.head)
+    async def _described(self, job: Job) -> m.OpenJob | None:
+        having = self._logs.having(job.run)
+        if having is None:
+            return None
+        run = having.state.runs[job.run]
+        view = job_view(job, run, having.state.head)
         report, _ = await self._reading.report(view)
         command = report.ssh.command if report is not None and report.ssh is not None else ""
         return m.OpenJob(org=run.org, project=run.project, job=job.id, key=job.key, status=job.status,

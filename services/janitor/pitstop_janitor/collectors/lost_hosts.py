@@ -16,7 +16,7 @@ from pitstop_common.errors import WrongLastSequence
 from pitstop_common.limits import HEARTBEAT_INTERVAL
 from pitstop_common.messages import Heartbeat, SandboxLost
 from pitstop_common.pull import rfc3339
-from pitstop_janitor.collectors.saying import say
+from pitstop_janitor.collectors.saying import say_to_all
 from pitstop_janitor.config import JanitorConfig
 from pitstop_janitor.decide import forget, signs_of_life, unchanged_for, watch
 from pitstop_janitor.metrics import JanitorMetrics
@@ -72,7 +72,7 @@ class LostHosts:
         if entry is None or entry.value is None or living({beat.host: entry}) != {beat.host: beat}:
             return False  # it came back, or another janitor was first
         log.warning("host %s (%s) is lost: no sign of life", beat.host, beat.incarnation)
-        news = await say(self._bus, lost_host(beat, time.time()))
+        news = await say_to_all(self._bus, lost_host(beat, time.time()), self._config.partitions)
         if news:
             self._metrics.reclaimed.labels("host", "silent").inc()
         try:  # in this order: a crash in between repeats the fact, which is harmless; the other way it would be lost

@@ -13,3 +13,14 @@ async def say(bus: Bus, fact: Message, trace: str = "") -> bool:
     subject = subjects.about(str(fact.__struct_config__.tag), fact.org, fact.run)
     headers = telemetry.headers(fact.id, trace or telemetry.new_trace())
     return not (await bus.store_surely(subject, encode(fact), headers)).duplicate
+
+
+async def say_to_all(bus: Bus, fact: Message, partitions: int) -> bool:
+    """A fact about a whole host, for every partition of the log: each has jobs there. True: it was news to any."""
+    trace, news = telemetry.new_trace(), False
+    for token in subjects.nobodies(partitions):
+        subject = subjects.about(str(fact.__struct_config__.tag), token, fact.run)
+        id = fact.id if partitions == 1 else f"{fact.id}.{token}"
+        ack = await bus.store_surely(subject, encode(fact), telemetry.headers(id, trace))
+        news = news or not ack.duplicate
+    return news

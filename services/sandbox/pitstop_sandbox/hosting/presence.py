@@ -18,7 +18,7 @@ from pitstop_common.subjects import NOBODY
 from pitstop_sandbox.config import SandboxConfig
 from pitstop_sandbox.hosting.metrics import HostMetrics
 from pitstop_sandbox.hosting.table import Table
-from pitstop_sandbox.sinks import store
+from pitstop_sandbox.sinks import store_for_all
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +52,11 @@ class Presence:
     async def announce(self) -> None:
         """Say how many jobs this host may hold. Returns when it is stored."""
         self._rooms += 1
-        await store(self._bus, SandboxRoom(
+        await store_for_all(self._bus, SandboxRoom(
             id=f"{self._host}.{self._incarnation}.room.{self._rooms}", time=rfc3339(time.time()), org=NOBODY,
             run=NOBODY, host=self._host, incarnation=self._incarnation, pool=self._config.pool,
             capacity=self._capacity, serial=self._rooms,
-        ))  # fmt: skip
+        ), self._config.partitions)  # fmt: skip
 
     async def rooms(self) -> None:
         """Announce now, again whenever NATS or this host comes back, and once a minute. Ends only by cancellation."""

@@ -1,0 +1,58 @@
+"""The logs of all partitions. Every scheduler follows each, so that it can answer any question and take over any."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from pitstop_common.bus import Bus
+from pitstop_common.errors import Unavailable
+from pitstop_common.ids import run_of_job
+from pitstop_common.subjects import partition_of
+from pitstop_scheduler.log import Log
+from pitstop_scheduler.model import State
+from pitstop_scheduler.snapshot_store import EVERY
+
+
+class Logs:
+    """One a partition. An org, and all its runs, is in one."""
+
+    def __init__(self, bus: Bus, partitions: int = 1, snapshot_every: int = EVERY) -> None:
+        self._all = [Log(bus, number, snapshot_every) for number in range(partitions)]
+
+    def __iter__(self) -> Iterator[Log]:
+        yield from self._all
+
+    def of(self, org: str) -> Log:
+        """The one that decides on an org."""
+        return self._all[partition_of(org, len(self._all))]
+
+    def state(self, org: str) -> State:
+        """The fold of that."""
+        return self.of(org).state
+
+    def having(self, run: str) -> Log | None:
+        """The one in whose fold a run, or the run of a job, lives now."""
+        id = run_of_job(run)
+        return next((log for log in self._all if log.state.run(id) is not None), None)
+
+    async def current(self, run: str, within: float) -> None:
+        """Until everything is folded that is now in the log that a run, or the run of a job, lives in; in all, when it
+        is in no fold or none is named. Raises Unavailable after `within` seconds."""
+        having = self.having(run)
+        wanted = self._all if having is None else [having]
+        try:
+            async with asyncio.timeout(within):
+                await asyncio.gather(*(_read_up(log) for log in wanted))
+        except TimeoutError:
+            raise Unavailable("this scheduler has not read the log to its end") from None
+
+    async def close(self) -> None:
+        """Stop following."""
+        await asyncio.gather(*(log.close() for log in self._all))
+
+
+async def _read_up(log: Log) -> None:
+    head = await log.head()
+    async with log.changed:
+        await log.changed.wait_for(lambda: log.state.head >= head)
