@@ -326,6 +326,19 @@ def test_the_log_of_decisions_is_proved(home: Home) -> None:
     assert home.json("verify")["wrong"] == []
 
 
+def test_the_doctor_says_which_key_lets_in_and_which_does_not(home: Home) -> None:
+    home.checkout(SOUND)
+    job = home.paused(home.request("--ssh-at-end"))["job"]["job"]
+    good = home.json("doctor", "ssh", job, "-i", str(home.key))
+    assert good["ok"] and [check["state"] for check in good["checks"]] == ["ok"] * 5
+    assert good["checks"][2]["found"].endswith(f"({home.key}): lets you in as ada")
+    other = home.folder / "unregistered"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
+    done = home.run("doctor", "ssh", job, "-i", str(other))
+    assert done.returncode == 1
+    assert f"({other}): not registered" in done.stdout and f"fix: pitstop keys add {other}.pub" in done.stdout
+
+
 def test_the_doctor_finds_all_well(home: Home) -> None:
     found = home.json("doctor")
     assert found["ok"], found

@@ -76,7 +76,7 @@ async def enterable(client: Client, wanted: Wanted, wait: float) -> tuple[dict[s
     try:
         async with asyncio.timeout(wait), watching(client, wanted.run) as watch:
             async for status in watch.changes():
-                entry = _failing(status, wanted) if wanted.failed else _only(status, wanted)
+                entry = _failing(status, wanted) if wanted.failed else only(status, wanted)
                 if entry is None:
                     said = _say_once("no job of the run has failed yet", said)
                     continue
@@ -119,7 +119,8 @@ def _has_failed(entry: dict[str, Any]) -> bool:
     return report.get("paused") == "on_failure" or any(step.get("result") in bad for step in report.get("steps") or ())
 
 
-def _only(status: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
+def only(status: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
+    """The entry of the job that is meant. Raises Failure when it is not clear which."""
     from pitstop_cli.commands.logs import job_id
     from pitstop_cli.watch import job_of
 
