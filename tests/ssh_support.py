@@ -10,6 +10,7 @@ import functools
 import inspect
 import os
 import pty
+import socket
 import ssl
 import struct
 import subprocess
@@ -17,6 +18,7 @@ import termios
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import msgspec
@@ -29,14 +31,30 @@ from prometheus_client import CollectorRegistry
 
 from pitstop_common.errors import Unavailable
 from pitstop_common.messages import AccessReply, AllowedKey, DialReply, DialRequest, SshDenied, WhoReply
+from pitstop_common.roles import Services
 from pitstop_common.userauth import fingerprint
 from pitstop_relay.config import RelayConfig
 from pitstop_relay.metrics import RelayMetrics
 from pitstop_relay.service import Relay, SshAt
-from pitstop_sandbox.backends.port import BackendError, Exit
+from pitstop_sandbox import control
+from pitstop_sandbox.backends.fake import FakeBackend
+from pitstop_sandbox.backends.namespaces import NamespacesBackend
+from pitstop_sandbox.backends.port import (
+    Backend,
+    BackendError,
+    Exit,
+    Listener,
+    Process,
+    Sandbox,
+    SandboxSpec,
+    Spawn,
+    Tcp,
+    Unix,
+)
+from pitstop_sandbox.backends.sockets import SocketListener
 from pitstop_sandbox.holder import modes
 from pitstop_sandbox.link import SshHost
-from pitstop_sandbox.ports import Entry, Pty, Session
+from pitstop_sandbox.ports import Entry, Pty, Session, Use
 
 JOB = "abcdefghijkl-1"
 HOST = "host-a"
@@ -91,6 +109,7 @@ class LocalJob:
     processes: list[LocalProcess] = field(default_factory=list)
     keys: int = 0
     outputs: int = 0
+    bytes: int = 0
     spawn_error: str = ""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -108,13 +127,49 @@ class LocalJob:
         return Entry(env=self.env, cwd=str(self.cwd), shell=SHELL, umask=0o027, notice=self.notice)
 
     async def spawn(self, session: Session, argv: Sequence[str], entry: Entry, *, pty: Pty | None,
-                    env: Mapping[str, str]) -> LocalProcess:  # fmt: skip
+                    env: Mapping[str, str]) -> Process:  # fmt: skip
         if self.spawn_error:
             raise BackendError("spawn_failed", self.spawn_error)
         whole = {**entry.env, **env}
         process = _in_terminal(argv, entry, whole, pty) if pty else _on_pipes(argv, entry, whole)
         self.processes.append(process)
         return process
+
+    async def dial(self, to: Tcp | Unix) -> int:
+        try:
+            if isinstance(to, Tcp):
+                return socket.create_connection((to.host, to.port), timeout=10).detach()
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(to.path)
+            return sock.detach()
+        except OSError as error:
+            raise BackendError("unreachable", error.strerror or str(error)) from None
+
+    async def listen(self, at: Tcp | Unix, *, folder: bool = False) -> Listener:
+        sock = socket.socket(socket.AF_INET if isinstance(at, Tcp) else socket.AF_UNIX)
+        if folder and isinstance(at, Unix):
+            Path(at.path).parent.mkdir()
+        try:
+            sock.bind(("127.0.0.1", at.port) if isinstance(at, Tcp) else at.path)
+        except OSError as error:
+            sock.close()
+            raise BackendError("unreachable", error.strerror or str(error)) from None
+        sock.listen()
+        port = sock.getsockname()[1] if isinstance(at, Tcp) else 0
+
+        async def removed() -> None:
+            if isinstance(at, Unix):
+                Path(at.path).unlink()
+                if folder:
+                    Path(at.path).parent.rmdir()
+
+        return SocketListener(port, [sock.detach()], removed)
+
+    def used(self, session: Session, use: Use) -> None:
+        self._say("used", use.kind, use.what)
+
+    def moved(self, size: int) -> None:
+        self.bytes += size
 
     def shell_started(self, session: Session, process: object) -> None:
         self._say("shell_started")
@@ -134,6 +189,35 @@ class LocalJob:
             while not any(said[: len(words)] == words for said in self.said):
                 self.changed.clear()
                 await self.changed.wait()
+
+
+class SandboxJob(LocalJob):
+    """The same in a sandbox."""
+
+    def __init__(self, job: str, folder: Path, sandbox: Sandbox) -> None:
+        env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "STEP": "two words", "HOME": "/home/runner"}
+        super().__init__(job, folder, env=env)
+        self.sandbox = sandbox
+        self.inside: list[Process] = []
+
+    async def entry(self, session: Session, *, interactive: bool) -> Entry:
+        return Entry(env=self.env, cwd="/home/runner/work", shell=SHELL, umask=0o022, notice=self.notice)
+
+    async def spawn(self, session: Session, argv: Sequence[str], entry: Entry, *, pty: Pty | None,
+                    env: Mapping[str, str]) -> Process:  # fmt: skip
+        terminal = pty or Pty()
+        request = Spawn(id=f"ssh-{len(self.inside)}", argv=argv, env={**entry.env, **env}, cwd=entry.cwd,
+                        mode="pty" if pty else "pipes", columns=terminal.columns, rows=terminal.rows,
+                        modes=terminal.modes, umask=entry.umask)  # fmt: skip
+        process = await self.sandbox.spawn(request)
+        self.inside.append(process)
+        return process
+
+    async def dial(self, to: Tcp | Unix) -> int:
+        return await self.sandbox.dial(to)
+
+    async def listen(self, at: Tcp | Unix, *, folder: bool = False) -> Listener:
+        return await self.sandbox.listen(at, folder=folder)
 
 
 def _on_pipes(argv: Sequence[str], entry: Entry, env: Mapping[str, str]) -> LocalProcess:
@@ -245,17 +329,20 @@ def allowed(user: str, key: asyncssh.SSHKey) -> AllowedKey:
 
 
 @contextlib.asynccontextmanager
-async def world(folder: Path, **settings: object) -> AsyncIterator[World]:
-    """Everything up; at the end everything is gone, which is checked."""
+async def world(
+    folder: Path, *, sandbox: Sandbox | None = None, services: Services | None = None, **settings: object
+) -> AsyncIterator[World]:
+    """Everything up; at the end everything is gone, which is checked. With `sandbox` the job is in it."""
     before = set(asyncio.all_tasks())
     tls = make_tls(folder / "tls")
     ada = make_key(folder, "ada")
     make_key(folder, "stranger")
     access = Access(
         {JOB: AccessReply(found=True, job=JOB, attempt=1, org="acme", run=JOB[:12], actor="ada", status="paused",
-                          host=HOST, offers=True, allowed=(allowed("ada", ada),))}
+                          host=HOST, offers=True, project="web", allowed=(allowed("ada", ada),),
+                          services=services or Services())}
     )  # fmt: skip
-    job = LocalJob(JOB, folder)
+    job = SandboxJob(JOB, folder, sandbox) if sandbox else LocalJob(JOB, folder)
     host = SshHost(
         access,
         lambda name: job if name == JOB else None,
@@ -291,14 +378,31 @@ async def world(folder: Path, **settings: object) -> AsyncIterator[World]:
     await _nothing_is_left(before, job, fds)
 
 
-def in_world(**settings: object) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
+@contextlib.asynccontextmanager
+async def sandboxed(folder: Path, kind: str, **settings: Any) -> AsyncIterator[World]:
+    """The same with a real sandbox of that kind of backend."""
+    backend: Backend = FakeBackend() if kind == "fake" else NamespacesBackend()
+    (folder / "job").mkdir()
+    spec = SandboxSpec(id="job.1", folder=folder / "job")
+    sandbox = await backend.create(spec)
+    control.install(spec.folder / "bin")
+    try:
+        async with world(folder, sandbox=sandbox, **settings) as made:
+            yield made
+    finally:
+        await sandbox.remove()
+        await backend.aclose()
+
+
+def in_world(backend: str = "", **settings: Any) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
     """Makes a test of an async function whose first argument is a World. It runs on uvloop, as the services do."""
 
     def decorate(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
         @functools.wraps(test)
         def run(tmp_path: Path, **others: object) -> None:
             async def main() -> None:
-                async with world(tmp_path, **settings) as made:
+                made_by = functools.partial(sandboxed, kind=backend) if backend else world
+                async with made_by(tmp_path, **settings) as made:
                     await test(made, **others)
 
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

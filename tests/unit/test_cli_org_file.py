@@ -75,6 +75,7 @@ def test_what_is_left_out_is_the_default() -> None:
 
 
 def test_every_fault_is_told_with_its_line() -> None:
+    known = "slots, ssh, ssh_role, terminal, exec, sftp, forwarding, agent, roles"
     assert faults(
         'org = "acme"\n\n# slots\nslot = 4\nweight = "2"\npressure = "five"\nlongest-session = "2h"\nslots = -1\n'
         '[projects.web]\nslots = true\nwieght = 1\n[projects."b c"]\nslots = 1\n[projects.empty]\n'
@@ -85,9 +86,9 @@ def test_every_fault_is_told_with_its_line() -> None:
         "org.toml:7: longest-session: unknown key; did you mean `longest_session`?",
         "org.toml:8: slots: must be at least 0 and at most 100000",
         "org.toml:10: projects.web.slots: must be a whole number, not true",
-        "org.toml:11: projects.web.wieght: unknown key; known: slots, ssh, ssh_role, roles",
+        f"org.toml:11: projects.web.wieght: unknown key; known: {known}",
         "org.toml:12: projects.'b c': no project has such a name: letters, digits, dots, - and _, at most 100",
-        "org.toml:14: projects.empty: says nothing; known: slots, ssh, ssh_role, roles",
+        f"org.toml:14: projects.empty: says nothing; known: {known}",
     ]
 
 
@@ -214,4 +215,19 @@ def test_wrong_roles_and_rules_are_told_with_their_lines() -> None:
         "org.toml:6: projects.web.ssh: must be true or false, not text",
         "org.toml:7: projects.web.ssh_role: must be one of admin, write",
         "org.toml:9: projects.web.roles.bob: must be text, not a number",
+    ]
+
+
+def test_what_a_project_gives_over_ssh() -> None:
+    limits = read_org_file('org = "acme"\n[projects.web]\nforwarding = false\nsftp = false\n').limits
+    assert limits.rules == {"web": ProjectRules(forwarding=False, sftp=False)}
+    assert list(difference_lines(differences(view(), limits))) == [
+        "  projects.web.sftp        true -> false",
+        "  projects.web.forwarding  true -> false",
+    ]
+    assert "  project web: SSH for the role write; without sftp, forwarding" in list(
+        org_lines(view(rules=limits.rules))
+    )
+    assert faults('org = "a"\n[projects.web]\nagent = 1\n') == [
+        "org.toml:3: projects.web.agent: must be true or false, not a number"
     ]

@@ -16,11 +16,12 @@ from pitstop_common import limits
 from pitstop_common.api import OrgLimits
 from pitstop_common.faults import Faults, Path, TooManyFaults, pointer, shown
 from pitstop_common.messages import Fault
+from pitstop_common.roles import SERVICES
 from pitstop_common.validation import check_struct
 
 _DURATIONS: Final = ("pressure", "max_duration", "longest_session")
 _KEYS: Final = ("org", "slots", "weight", *_DURATIONS, "roles", "projects")
-_RULES: Final = ("ssh", "ssh_role", "roles")
+_RULES: Final = ("ssh", "ssh_role", *SERVICES, "roles")
 _PROJECT_KEYS: Final = ("slots", *_RULES)
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _PLACE: Final = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.S)

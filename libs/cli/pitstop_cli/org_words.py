@@ -11,7 +11,9 @@ from msgspec import UNSET
 from pitstop_cli.console import plain
 from pitstop_cli.words import span
 from pitstop_common.api import OrgLimits, OrgView
-from pitstop_common.roles import ProjectRules, Role
+from pitstop_common.roles import SERVICES, ProjectRules, Role
+
+_SERVICES = tuple(f".{service}" for service in SERVICES)
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -38,6 +40,9 @@ def differences(view: OrgView, wanted: OrgLimits) -> list[Difference]:
         old, new = view.rules.get(name, ProjectRules()), wanted.rules.get(name, ProjectRules())
         found.append(Difference(f"projects.{name}.ssh", _yes(old.ssh), _yes(new.ssh)))
         found.append(Difference(f"projects.{name}.ssh_role", old.ssh_role, new.ssh_role))
+        for service in SERVICES:
+            given = (_yes(getattr(rules, service)) for rules in (old, new))
+            found.append(Difference(f"projects.{name}.{service}", *given))
         found += _roles(f"projects.{name}.roles", old.roles, new.roles)
     return [one for one in found if one.old != one.new]
 
@@ -82,6 +87,8 @@ def org_lines(view: OrgView) -> Iterator[str]:
 
 def _rules(rules: ProjectRules) -> Iterator[str]:
     yield f"SSH for the role {rules.ssh_role}" if rules.ssh else "SSH is disabled"
+    if off := [service for service in SERVICES if not getattr(rules, service)]:
+        yield f"without {', '.join(off)}"
     if rules.roles:
         yield f"roles: {_members(rules.roles)}"
 
@@ -97,7 +104,7 @@ def _used(used: int, limit: int) -> str:
 def _value(key: str, value: Any) -> str:
     if key in {"pressure", "max_duration", "longest_session"}:
         return span(value)
-    if key == "weight" or key.endswith((".ssh", ".ssh_role")):
+    if key == "weight" or key.endswith((".ssh", ".ssh_role", *_SERVICES)):
         return str(value)
     if key.startswith("roles") or ".roles" in key:
         return value or ("no table: everybody has write" if key == "roles" else "not named")

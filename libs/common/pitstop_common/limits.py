@@ -55,6 +55,9 @@ CPU_COUNTS_SHARE: Final = 0.1
 its screen again and again (top, watch) takes far less, one that compiles far more."""
 CPU_COUNTS_LEAST: Final = 0.1
 """And at least so many seconds of CPU in a window, however short: the kernel counts in ticks of 10 ms."""
+MOVED_COUNTS: Final = 4096
+"""Bytes of sftp and forwards that are activity when more go through, either way, within MOVED_WITHIN."""
+MOVED_WITHIN: Final = 15.0
 ACTIVITY_INTERVAL: Final = 15.0
 """At most one `ssh.active` a job in this time (or a quarter of the idle limit, when that is shorter)."""
 

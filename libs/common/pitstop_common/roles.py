@@ -28,7 +28,21 @@ Member = Annotated[
 Roles = Annotated[dict[Member, Role], Meta(max_length=MAX_PEOPLE)]
 
 
-class ProjectRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Services(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a project gives to those who enter: shells on a terminal, commands (scp -O, rsync, git and VS Code are
+    that), sftp and with it scp, forwards of ports and sockets, their agent."""
+
+    terminal: bool = True
+    exec: bool = True
+    sftp: bool = True
+    forwarding: bool = True
+    agent: bool = True
+
+
+SERVICES: Final = Services.__struct_fields__
+
+
+class ProjectRules(Services, frozen=True, kw_only=True, omit_defaults=True):
     """What a project says for itself. `ssh` false: no session at all. `ssh_role`: what it takes to enter."""
 
     ssh: bool = True

@@ -1,7 +1,7 @@
 """When to say that somebody is active: at once, then at most once an interval, the last time included. Pure.
 
-What counts is a method each: keys, a channel opened, output soon after a key, CPU of what people started. Keepalives
-and changes of a window's size are none of them.
+What counts is a method each: keys, a channel opened, output soon after a key, bytes of files and forwards, CPU of what
+people started. Keepalives and changes of a window's size are none of them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pitstop_common.limits import ACTIVITY_INTERVAL, CPU_COUNTS_LEAST, CPU_COUNTS_SHARE, OUTPUT_COUNTS_AFTER_KEY
+from pitstop_common.limits import (
+    ACTIVITY_INTERVAL,
+    CPU_COUNTS_LEAST,
+    CPU_COUNTS_SHARE,
+    MOVED_COUNTS,
+    MOVED_WITHIN,
+    OUTPUT_COUNTS_AFTER_KEY,
+)
 
 _REDRAWING: Final = 8.0
 """So long after a warning programs may still draw their screens again (they are told to after 5 s), seconds."""
@@ -27,6 +34,8 @@ class Activity:
         self._said_at = float("-inf")
         self._redrawn = float("-inf")
         self._warned = False
+        self._moving_since = float("-inf")
+        self._moved = 0
         self._used: dict[str, float] = {}
         self._measured = float("-inf")
 
@@ -43,6 +52,14 @@ class Activity:
     def output(self, now: float) -> None:
         """Something was shown. It counts for a while after a key, and not longer."""
         if now - self._key <= OUTPUT_COUNTS_AFTER_KEY and now > self._redrawn:
+            self._last = now
+
+    def moved(self, size: int, now: float) -> None:
+        """Bytes went through sftp or a forward, either way. What merely keeps a connection awake does not count."""
+        if now - self._moving_since > MOVED_WITHIN:
+            self._moving_since, self._moved = now, 0
+        self._moved += size
+        if self._moved > MOVED_COUNTS:
             self._last = now
 
     def cpu(self, now: float, used: Mapping[str, float]) -> None:

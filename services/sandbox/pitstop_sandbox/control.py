@@ -47,7 +47,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def install(bin_folder: Path) -> None:
-    """Put `pitstop-step` and the shells' rc file where sandboxes see them, read-only."""
+    """Put `pitstop-step`, an sftp server and the shells' rc file where sandboxes see them, read-only."""
     bin_folder.mkdir(parents=True, exist_ok=True)
     for name, mode, data in _tools():
         draft = f"{bin_folder}/.{name}"
@@ -66,6 +66,7 @@ def _tools() -> tuple[tuple[str, int, bytes], ...]:
     package = resources.files("pitstop_sandbox")
     return (
         ("pitstop-step", 0o755, package.joinpath("pitstop_step.sh").read_bytes()),
+        ("pitstop-sftp", 0o755, package.joinpath("pitstop_sftp.py").read_bytes()),
         ("pitstop.bashrc", 0o644, package.joinpath("pitstop.bashrc").read_bytes()),
     )
 

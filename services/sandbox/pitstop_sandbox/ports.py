@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from pitstop_common.messages import HostFact, LogChunk
-from pitstop_sandbox.backends.port import Process
+from pitstop_sandbox.backends.port import Listener, Process, Tcp, Unix
 
 
 class FactSink(Protocol):
@@ -53,6 +53,13 @@ class Pty(msgspec.Struct, frozen=True):
     modes: Sequence[tuple[int, int]] = ()
 
 
+class Use(msgspec.Struct, frozen=True):
+    """What somebody does inside. `what`: the command, or the place that is dialled or listened on."""
+
+    kind: Literal["shell", "exec", "sftp", "dial", "listen", "agent"]
+    what: str = ""
+
+
 class SessionHost(Protocol):
     """The job, as its sessions see it. One per running job; found by job id in the host service."""
 
@@ -74,6 +81,15 @@ class SessionHost(Protocol):
         """Start a process for a channel: on a terminal, or on pipes. Interactive shells are those of
         `shell_started`."""
 
+    async def dial(self, to: Tcp | Unix) -> int:
+        """As `Sandbox.dial`."""
+
+    async def listen(self, at: Tcp | Unix, *, folder: bool = False) -> Listener:
+        """As `Sandbox.listen`."""
+
+    def used(self, session: Session, use: Use) -> None:
+        """Whatever is opened inside is told here, before it is."""
+
     def shell_started(self, session: Session, process: Process) -> None:
         """An interactive shell runs (a session channel with a pty and no command)."""
 
@@ -85,3 +101,6 @@ class SessionHost(Protocol):
 
     def output(self) -> None:
         """Something was shown on any channel."""
+
+    def moved(self, size: int) -> None:
+        """Bytes went through sftp, a forward or an agent, either way."""

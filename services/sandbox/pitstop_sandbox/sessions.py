@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Final
 
 from pitstop_sandbox import control
 from pitstop_sandbox.activity import Activity
-from pitstop_sandbox.backends.port import BackendError, Process, Sandbox, Spawn
+from pitstop_sandbox.backends.port import BackendError, Listener, Process, Sandbox, Spawn, Tcp, Unix
 from pitstop_sandbox.events import (
     Active,
     Asked,
@@ -29,9 +30,11 @@ from pitstop_sandbox.machine import Machine
 from pitstop_sandbox.model import JobState
 from pitstop_sandbox.notices import entry
 from pitstop_sandbox.outbox import Outbox
-from pitstop_sandbox.ports import Entry, Pty, Session
+from pitstop_sandbox.ports import Entry, Pty, Session, Use
 from pitstop_sandbox.steps import environment, github
 from pitstop_sandbox.transitions import Status
+
+log = logging.getLogger(__name__)
 
 _REMEMBERED: Final = 64
 _CHANNEL: Final = "ssh-"
@@ -129,6 +132,22 @@ class Sessions(Machine):
             return process
         raise AssertionError("unreachable")
 
+    async def dial(self, to: Tcp | Unix) -> int:
+        """A connection inside, for a forward."""
+        if self._sandbox is None:
+            raise BackendError("no_sandbox", "the sandbox is not ready yet")
+        return await self._sandbox.dial(to)
+
+    async def listen(self, at: Tcp | Unix, *, folder: bool = False) -> Listener:
+        """A listener inside, for a forward or an agent."""
+        if self._sandbox is None:
+            raise BackendError("no_sandbox", "the sandbox is not ready yet")
+        return await self._sandbox.listen(at, folder=folder)
+
+    def used(self, session: Session, use: Use) -> None:
+        """Somebody opens something inside."""
+        log.info("used job=%s session=%s user=%s kind=%s", self.job, session.id, session.user, use.kind)
+
     def shell_started(self, session: Session, process: Process) -> None:
         """An interactive shell runs."""
         if self._live:
@@ -167,6 +186,11 @@ class Sessions(Machine):
     def _is_of_people(self, process: str) -> bool:
         """What they started through ssh, or with `pitstop-step retry`."""
         return process.startswith(_CHANNEL) or self._job.status is Status.RETRYING
+
+    def moved(self, size: int) -> None:
+        """Bytes went through sftp, a forward or an agent."""
+        self._activity.moved(size, self._clock())
+        self._say_active()
 
     def warned(self) -> None:
         """The people inside were warned of the session's end."""

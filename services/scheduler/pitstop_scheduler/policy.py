@@ -5,7 +5,7 @@ from __future__ import annotations
 from pitstop_common.api import VERBS
 from pitstop_common.errors import Denied
 from pitstop_common.permissions import PUBLISHER
-from pitstop_common.roles import Role, at_least
+from pitstop_common.roles import SERVICES, ProjectRules, Role, Services, at_least
 from pitstop_scheduler.calls import Caller
 from pitstop_scheduler.config import Config
 from pitstop_scheduler.logs import Logs
@@ -45,6 +45,11 @@ class Policy:
     def may_read(self, caller: Caller, project: str) -> bool:
         """May the caller see the runs of a project."""
         return at_least(self.role(caller.org, caller.actor, project), "read")
+
+    def services(self, org: str, project: str) -> Services:
+        """What a project gives to those who enter."""
+        rules = self._logs.state(org).org(org).rules.get(project, ProjectRules())
+        return Services(**{name: getattr(rules, name) for name in SERVICES})
 
     def barred(self, org: str, project: str, user: str) -> Barred | None:
         """Why the rules keep a person out of sessions of a project; None: they do not."""

@@ -189,6 +189,7 @@ class Reading:
             request=spec.request, actor=spec.actor, status=view.status, host=view.host,
             incarnation=view.incarnation, offers=spec.job(view.job).pause.any, allowed=tuple(allowed), owner=owner,
             barrier=shut.code if shut else "", barrier_text=shut.text if shut else "",
+            services=self._policy.services(spec.org, spec.project),
         )  # fmt: skip
 
     def org(self, name: str) -> OrgView:

@@ -40,6 +40,7 @@ def command(source: str, dry_run: bool, nats: str | None, org: str | None, outpu
     slots = 2                  #                              [the scheduler's PITSTOP_PROJECT_SLOTS]
     ssh = false                # no session in this project   [true]
     ssh_role = "admin"         # what it takes to enter       [write]
+    forwarding = false         # also: terminal, exec, sftp, agent; each [true]
     [projects.web.roles]       # over those of the org
     bob = "read"
     [roles]                    # none, read, write or admin   [no table: everybody has write]

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from pitstop_common.messages.parts import JobStatus
+from pitstop_common.roles import Services
 
 Barrier = Literal["ssh_disabled", "ssh_role", "ssh_context"]
 """Rules that keep a person out of a session, whatever keys they have: stable codes."""
@@ -30,7 +31,8 @@ class AllowedKey(msgspec.Struct, frozen=True, kw_only=True):
 class AccessReply(msgspec.Struct, frozen=True, kw_only=True):
     """`found` false: no such job. `offers` false: the job offers no session. `allowed`: the keys that may enter.
     `owner`: whose key the asked fingerprint is, when it is registered in the org but not allowed here. `barrier`: the
-    rule that keeps that person out, `barrier_text` in words; empty: no rule does."""
+    rule that keeps that person out, `barrier_text` in words; empty: no rule does. `services`: what the project
+    gives to those inside."""
 
     found: bool
     job: str = ""
@@ -48,6 +50,7 @@ class AccessReply(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = ""
     barrier: Barrier | Literal[""] = ""
     barrier_text: str = ""
+    services: Services = Services()
 
 
 class WhoRequest(msgspec.Struct, frozen=True, kw_only=True):

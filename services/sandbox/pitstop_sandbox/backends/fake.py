@@ -13,8 +13,9 @@ import signal
 from pathlib import Path
 from typing import Final
 
+from pitstop_sandbox.backends.loopback import FakeListener, Loopback
 from pitstop_sandbox.backends.played import Program, Resolve, Running, set_size, succeed
-from pitstop_sandbox.backends.port import BackendError, Exit, Process, SandboxSpec, Spawn
+from pitstop_sandbox.backends.port import BackendError, Exit, Process, SandboxSpec, Spawn, Tcp, Unix
 from pitstop_sandbox.backends.trees import remove_tree
 from pitstop_sandbox.holder import modes
 
@@ -143,6 +144,7 @@ class FakeSandbox:
         self._reason = ""
         self._gone = asyncio.Event()
         self._news = asyncio.Event()
+        self._network = Loopback()
 
     def give(self, path: Path) -> None:
         """See `Sandbox`: there is one user."""
@@ -172,6 +174,16 @@ class FakeSandbox:
             raise BackendError("spawn_failed", f"there is no program {request.argv[0]} here")
         process = self._processes[request.id] = FakeProcess(self, request, program)
         return FakeHandle(process, process.fds)
+
+    async def dial(self, to: Tcp | Unix) -> int:
+        """See `Sandbox`: what was opened by `listen`, and nothing else."""
+        self.check()
+        return self._network.dial(to)
+
+    async def listen(self, at: Tcp | Unix, *, folder: bool = False) -> FakeListener:
+        """See `Sandbox`."""
+        self.check()
+        return self._network.listen(at)
 
     async def processes(self) -> dict[str, Process]:
         """See `Sandbox`."""
@@ -209,6 +221,7 @@ class FakeSandbox:
     async def _stop(self) -> None:
         for process in self._processes.values():
             await process.stop()
+        await self._network.aclose()
         self.wake()
 
 

@@ -15,7 +15,8 @@ import msgspec
 
 from pitstop_sandbox.backends import rootfs
 from pitstop_sandbox.backends.link import Link
-from pitstop_sandbox.backends.port import BackendError, Exit, Process, SandboxSpec, Spawn
+from pitstop_sandbox.backends.port import BackendError, Exit, Process, SandboxSpec, Spawn, Tcp, Unix
+from pitstop_sandbox.backends.sockets import SocketListener
 from pitstop_sandbox.backends.starting import END_SECONDS, Ending
 from pitstop_sandbox.backends.trees import give_tree, remove_tree
 from pitstop_sandbox.holder import frames
@@ -124,6 +125,22 @@ class HeldSandbox:
         """See `Sandbox`."""
         about, fds = await self._link.request("spawn", **msgspec.to_builtins(request))
         return self._process(about, fds)
+
+    async def dial(self, to: Tcp | Unix) -> int:
+        """See `Sandbox`."""
+        _, (fd,) = await self._link.request("socket", way="dial", **msgspec.to_builtins(to))
+        return fd
+
+    async def listen(self, at: Tcp | Unix, *, folder: bool = False) -> SocketListener:
+        """See `Sandbox`."""
+        place = {**msgspec.to_builtins(at), "folder": folder}
+        about, fds = await self._link.request("socket", way="listen", **place)
+
+        async def removed() -> None:
+            if isinstance(at, Unix):
+                await self._link.request("socket", way="remove", **place)
+
+        return SocketListener(about["port"], fds, removed)
 
     async def processes(self) -> dict[str, Process]:
         """See `Sandbox`."""

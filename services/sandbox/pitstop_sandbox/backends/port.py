@@ -70,6 +70,41 @@ class Exit(msgspec.Struct, frozen=True):
     signal: int = 0
 
 
+class Tcp(msgspec.Struct, frozen=True):
+    """A name or address and a port, as they are inside."""
+
+    host: str
+    port: int
+
+
+class Unix(msgspec.Struct, frozen=True):
+    """The path of a socket, as it is inside."""
+
+    path: str
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A connection that came in. `fd` is the caller's, who closes it; `host` and `port` are empty for a unix socket."""
+
+    fd: int
+    host: str = ""
+    port: int = 0
+
+
+class Listener(Protocol):
+    """A listening socket inside."""
+
+    @property
+    def port(self) -> int:
+        """Of TCP; 0 for a unix socket."""
+
+    async def accept(self) -> Accepted:
+        """The next connection. Raises BackendError when there will be none."""
+
+    async def aclose(self) -> None:
+        """Listen no more. A unix socket's path is removed, with the folder that was made for it. Idempotent."""
+
+
 class Process(Protocol):
     """A running or ended process of a sandbox."""
 
@@ -117,6 +152,15 @@ class Sandbox(Protocol):
 
     async def spawn(self, request: Spawn) -> Process:
         """Start a process. Raises BackendError `spawn_failed` (no such program, no such folder)."""
+
+    async def dial(self, to: Tcp | Unix) -> int:
+        """A connection made by the job's user inside, in its network and its file system: the descriptor of a stream
+        socket, which the caller closes. Names are looked up inside. Raises BackendError `unreachable`."""
+
+    async def listen(self, at: Tcp | Unix, *, folder: bool = False) -> Listener:
+        """Listen inside, as the job's user. TCP: on the loopback addresses of the sandbox, whatever `at.host` says;
+        port 0 takes a free one. A unix socket is its user's alone; with `folder` the folder that is to hold it is
+        made, and may be entered by nobody else. Raises BackendError `unreachable`."""
 
     async def processes(self) -> dict[str, Process]:
         """All processes ever spawned here by id, ended ones too. Used after `adopt`; their `fds` are ()."""

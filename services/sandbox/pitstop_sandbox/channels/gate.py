@@ -1,7 +1,7 @@
 """What of SSH's connection layer is served here, decided before asyncssh sees a message. Pure.
 
 asyncssh finds its handlers by names that the client sends, and some of them open sockets, listeners and files of this
-host. Only what is named here gets through: session channels and keepalives.
+host. Only what is named here gets through, and what opens anything is answered by `forwards`, inside the sandbox.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-from asyncssh.packet import Byte, PacketDecodeError, SSHPacket, String, UInt32
+from asyncssh.packet import Boolean, Byte, PacketDecodeError, SSHPacket, String, UInt32
+
+from pitstop_sandbox.channels.rules import Rules
 
 GLOBAL_REQUEST: Final = 80
-REQUEST_FAILURE: Final = 82
 CHANNEL_OPEN: Final = 90
 CHANNEL_OPEN_FAILURE: Final = 92
 CHANNEL_DATA: Final = 94
@@ -22,25 +23,23 @@ LAST: Final = 127
 _PROHIBITED: Final = 1
 _SHORTAGE: Final = 4
 _KEEPALIVE: Final = b"keepalive@openssh.com"
+_LISTEN: Final = frozenset({b"tcpip-forward", b"streamlocal-forward@openssh.com"})
+_UNLISTEN: Final = frozenset({b"cancel-tcpip-forward", b"cancel-streamlocal-forward@openssh.com"})
+_FORWARDS: Final = frozenset({b"direct-tcpip", b"direct-streamlocal@openssh.com"})
+NOBODY: Final = "refused@pitstop"
+"""A global request that no handler has. The refused are renamed to it: replies have no name, so they must come in the
+order of the requests, which is asyncssh's to keep."""
 
 MAX_CHANNELS: Final = 64
 """Open at once in one connection."""
+OPENS_A_SECOND: Final = 50
+"""Channels opened, and listeners asked for, over a longer time."""
+OPENS_AT_ONCE: Final = 128
+"""The same, before that limit is felt."""
 MAX_ENV: Final = 256
 """`env` requests in one connection."""
 MAX_ENV_BYTES: Final = 64 * 1024
 """Of all `env` requests in one connection."""
-
-_REFUSED: Final = {
-    b"direct-tcpip": "port forwarding (-L, -D, -W) is not supported yet",
-    b"direct-streamlocal@openssh.com": "forwarding of unix sockets is not supported yet",
-    b"tun@openssh.com": "tunnel devices are not supported",
-}
-
-NOT_YET: Final = {
-    "sftp": "pitstop: sftp is not supported yet. Copy with `scp -O` when the sandbox has scp, or with\n"
-    "  ssh JOB@HOST 'cat >FILE' <FILE     ssh JOB@HOST 'cat FILE' >FILE\n",
-}
-"""Subsystems that are refused in words, by name."""
 
 
 class Broken(Exception):
@@ -48,36 +47,43 @@ class Broken(Exception):
 
 
 class Pass(msgspec.Struct, frozen=True):
-    """Hand the message on."""
+    """Hand the message on, or another one in its place."""
+
+    instead: bytes = b""
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """Do not hand it on; send this back (nothing when empty)."""
+    """Do not hand it on; send this back."""
 
-    message: bytes = b""
+    message: bytes
 
 
 _PASS: Final = Pass()
 
 
 class Gate:
-    """Judges the messages of one connection in their order."""
+    """Judges the messages of one connection in their order. `refused` is the list of what was refused without room for
+    a text in the protocol, for its owner to tell."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
         self._env = 0
         self._env_bytes = 0
+        self._left = float(OPENS_AT_ONCE)
+        self._at = 0.0
+        self.refused: list[str] = []
 
-    def judge(self, message: bytes, channels: int) -> Pass | Answer:
-        """What to do with a message when `channels` are open. Raises Broken."""
+    def judge(self, message: bytes, channels: int, now: float) -> Pass | Answer:
+        """What to do with a message when `channels` are open. `now`: seconds of any one clock. Raises Broken."""
         if not message or not GLOBAL_REQUEST <= message[0] <= LAST:
             raise Broken("not a message of the connection layer")
         try:
             if message[0] == CHANNEL_DATA:
                 return _PASS
             if message[0] == GLOBAL_REQUEST:
-                return _global_request(SSHPacket(message[1:]))
+                return self._global_request(SSHPacket(message[1:]), now)
             if message[0] == CHANNEL_OPEN:
-                return _open(SSHPacket(message[1:]), channels)
+                return self._open(SSHPacket(message[1:]), channels, now)
             if message[0] == CHANNEL_REQUEST:
                 self._count(SSHPacket(message[1:]), len(message))
         except PacketDecodeError:
@@ -93,23 +99,46 @@ class Gate:
         if self._env > MAX_ENV or self._env_bytes > MAX_ENV_BYTES:
             raise Broken("too many environment variables")
 
+    def _global_request(self, packet: SSHPacket, now: float) -> Pass:
+        name, wants_reply = packet.get_string(), packet.get_boolean()
+        if name == _KEEPALIVE:
+            return _PASS
+        if not self._take(now):
+            raise Broken(f"more than {OPENS_A_SECOND} requests a second")
+        if name in _UNLISTEN:
+            return _PASS
+        if name in _LISTEN:
+            fault = self._rules.fault("forwarding")
+            if not fault:
+                return _PASS
+            self._tell(fault)
+        return Pass(Byte(GLOBAL_REQUEST) + String(NOBODY) + Boolean(wants_reply))
 
-def _global_request(packet: SSHPacket) -> Pass | Answer:
-    name, wants_reply = packet.get_string(), packet.get_boolean()
-    if name == _KEEPALIVE:
+    def _open(self, packet: SSHPacket, channels: int, now: float) -> Pass | Answer:
+        kind, sender = packet.get_string(), packet.get_uint32()
+        if kind != b"session" and kind not in _FORWARDS:
+            return _refusal(sender, _PROHIBITED, "this kind of channel is not supported")
+        if kind in _FORWARDS and (fault := self._rules.fault("forwarding")):
+            return _refusal(sender, _PROHIBITED, fault)
+        if channels >= MAX_CHANNELS:
+            return _refusal(sender, _SHORTAGE, f"{MAX_CHANNELS} channels are open in this connection")
+        if not self._take(now):
+            return _refusal(sender, _SHORTAGE, f"more than {OPENS_A_SECOND} channels a second are being opened")
         return _PASS
-    return Answer(Byte(REQUEST_FAILURE) if wants_reply else b"")
+
+    def _take(self, now: float) -> bool:
+        self._left = min(float(OPENS_AT_ONCE), self._left + (now - self._at) * OPENS_A_SECOND)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+    def _tell(self, text: str) -> None:
+        if text not in self.refused:
+            self.refused.append(text)
 
 
-def _open(packet: SSHPacket, channels: int) -> Pass | Answer:
-    kind, sender = packet.get_string(), packet.get_uint32()
-    if kind != b"session":
-        return Answer(_refusal(sender, _PROHIBITED, _REFUSED.get(kind, "this kind of channel is not supported")))
-    if channels >= MAX_CHANNELS:
-        return Answer(_refusal(sender, _SHORTAGE, f"{MAX_CHANNELS} channels are open in this connection"))
-    return _PASS
-
-
-def _refusal(channel: int, code: int, reason: str) -> bytes:
+def _refusal(channel: int, code: int, reason: str) -> Answer:
     text = String(f"pitstop: {reason}")
-    return Byte(CHANNEL_OPEN_FAILURE) + UInt32(channel) + UInt32(code) + text + String("en")
+    return Answer(Byte(CHANNEL_OPEN_FAILURE) + UInt32(channel) + UInt32(code) + text + String("en"))

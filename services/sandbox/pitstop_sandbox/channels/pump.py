@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -83,6 +85,11 @@ class Input:
         self._waiting = bytearray()
         self._watching = self._choked = self._ending = self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Nothing is taken any more: it was ended, or the process reads no more."""
+        return self._closed
+
     def write(self, data: bytes) -> None:
         """Take bytes. Dropped when the process reads no more."""
         if self._closed or self._ending:
@@ -107,7 +114,7 @@ class Input:
         self._closed = True
         self._waiting.clear()
         self._watch(False)
-        os.close(self._fd)
+        self._let_go(self._fd)
         self._unchoke()
 
     def _write(self) -> None:
@@ -126,6 +133,9 @@ class Input:
         elif len(self._waiting) <= STDIN_HIGH // 4:
             self._unchoke()
 
+    def _let_go(self, fd: int) -> None:
+        os.close(fd)
+
     def _watch(self, on: bool) -> None:
         if on and not self._watching:
             self._loop.add_writer(self._fd, self._write)
@@ -137,3 +147,11 @@ class Input:
         if self._choked:
             self._choked = False
             self._free()
+
+
+class SocketInput(Input):
+    """The same for a socket that is read elsewhere: its other end sees that no more is written."""
+
+    def _let_go(self, fd: int) -> None:
+        with socket.socket(fileno=fd) as sock, contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)

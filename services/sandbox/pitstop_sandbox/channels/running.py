@@ -32,7 +32,7 @@ class Running:
         self,
         process: Process,
         channel: asyncssh.SSHServerChannel[bytes],
-        shown: Callable[[], None],
+        shown: Callable[[int], None],
         *,
         terminal: bool,
     ) -> None:
@@ -116,7 +116,7 @@ class Running:
 
     def _deliver(self, datatype: int | None) -> Callable[[bytes], None]:
         def deliver(data: bytes) -> None:
-            self._shown()
+            self._shown(len(data))
             if self._terminal:
                 self.screen.shown(data)
             with contextlib.suppress(OSError):

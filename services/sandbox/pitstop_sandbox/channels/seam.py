@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import asyncssh
 from asyncssh.connection import SSHServerConnection, SSHServerConnectionOptions
 from asyncssh.packet import PacketDecodeError, SSHPacket
 
-from pitstop_sandbox.channels.gate import Answer, Broken, Gate
+from pitstop_sandbox.backends.port import Accepted, Tcp, Unix
+from pitstop_sandbox.channels.forwards import Forwards, Remote
+from pitstop_sandbox.channels.gate import MAX_CHANNELS, Answer, Broken, Gate
+from pitstop_sandbox.channels.stream import Stream
 
 WINDOW: Final = 2 * 1024 * 1024
 """What a client may send on a channel before it is read, bytes."""
@@ -22,7 +25,7 @@ MAX_PACKET: Final = 64 * 1024
 
 _FIRST_OF_CONNECTION: Final = 80
 _FIRST_OF_CHANNEL: Final = 93
-_DISCONNECT: Final = 1
+_SHORTAGE: Final = 4
 
 
 class Connection(SSHServerConnection):
@@ -31,18 +34,18 @@ class Connection(SSHServerConnection):
     def __init__(
         self,
         new_session: Callable[[], asyncssh.SSHServerSession[bytes]],
+        forwards: Forwards,
         send: Callable[[bytes], None],
         ended: Callable[[str], None],
-        refused_agent: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(asyncio.get_running_loop(), _options())
         self._send_message = send
         self._ended = ended
-        self._refused_agent = refused_agent
-        self._gate = Gate()
+        self._forwards = forwards
+        self._gate = Gate(forwards.rules)
         self._transport = _NoTransport()  # type: ignore[assignment]
         self._auth_complete = self._kex_complete = True
-        self._owner = _Owner(self, new_session)
+        self._owner = _Owner(self, new_session, forwards)
 
     @property
     def channels(self) -> int:
@@ -55,12 +58,13 @@ class Connection(SSHServerConnection):
         if not self._transport:
             return
         try:
-            verdict = self._gate.judge(message, self.channels)
+            verdict = self._gate.judge(message, self.channels, self._loop.time())
+            while self._gate.refused:
+                self._forwards.note(self._gate.refused.pop())
             if isinstance(verdict, Answer):
-                if verdict.message:
-                    self._send_message(verdict.message)
+                self._send_message(verdict.message)
                 return
-            self._dispatch(SSHPacket(message))
+            self._dispatch(SSHPacket(verdict.instead or message))
         except (Broken, asyncssh.DisconnectError, PacketDecodeError) as error:
             self.end(str(error))
         except Exception:
@@ -77,6 +81,7 @@ class Connection(SSHServerConnection):
         if self._transport:
             self._transport = None
             self._cleanup(None)
+            self._forwards.close()
         if reason:
             ended(reason)
 
@@ -86,12 +91,60 @@ class Connection(SSHServerConnection):
             self._send_message(bytes((pkttype,)) + b"".join(args))
 
     async def create_agent_listener(self) -> bool:
-        """Refused: a socket of the agent would be one of this host."""
-        self._refused_agent()
-        return False
+        """asyncssh's would be a socket of this host; this one is inside the sandbox."""
+        return await self._forwards.listen_for_agent(self._to_agent)
 
     async def attach_x11_listener(self, *_args: Any) -> None:
-        """Refused, for the same reason."""
+        """Refused: it would be a listener of this host."""
+
+    async def _to_agent(self, stream: Callable[[], Stream], _came: Accepted) -> None:
+        self._bound()
+        await self.create_agent_channel(WINDOW, MAX_PACKET).open(stream)
+
+    def listen_tcp(self, host: str, port: int) -> Awaitable[Remote | None]:
+        """`-R` of a port."""
+
+        async def to_client(stream: Callable[[], Stream], came: Accepted) -> None:
+            self._bound()
+            taken = port or (remote.get_port() if remote else 0)
+            await self.create_connection(
+                stream, host, taken, came.host, came.port, window=WINDOW, max_pktsize=MAX_PACKET
+            )
+
+        remote: Remote | None = None
+
+        async def listen() -> Remote | None:
+            nonlocal remote
+            remote = await self._forwards.listen(Tcp(host, port), to_client)
+            return remote
+
+        return listen()
+
+    def listen_unix(self, path: str) -> Awaitable[Remote | None]:
+        """`-R` of a unix socket."""
+
+        async def to_client(stream: Callable[[], Stream], _came: Accepted) -> None:
+            self._bound()
+            await self.create_unix_connection(stream, path, window=WINDOW, max_pktsize=MAX_PACKET)
+
+        return self._forwards.listen(Unix(path), to_client)
+
+    def _bound(self) -> None:
+        if not self._transport or self.channels >= MAX_CHANNELS:
+            raise asyncssh.ChannelOpenError(_SHORTAGE, "too many channels")
+
+    def _process_cancel_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
+        self._cancel(super()._process_cancel_tcpip_forward_global_request, packet)
+
+    def _process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        self._cancel(super()._process_cancel_streamlocal_forward_at_openssh_dot_com_global_request, packet)
+
+    def _cancel(self, cancel: Callable[[SSHPacket], None], packet: SSHPacket) -> None:
+        """A listener that there is not is no reason to end the connection, as it is for asyncssh."""
+        try:
+            cancel(packet)
+        except asyncssh.ProtocolError:
+            self._report_global_response(False)
 
     def _dispatch(self, packet: SSHPacket) -> None:
         kind = packet.get_byte()
@@ -111,28 +164,35 @@ def _nobody(_reason: str) -> None:
 
 
 class _Owner(asyncssh.SSHServer):
-    """Refuses whatever a connection may ask for beside sessions. The gate has stopped it before; this is the second
-    door."""
+    """Answers what a connection asks for. Never True: asyncssh would open it on this host."""
 
-    def __init__(self, connection: Connection, new_session: Callable[[], asyncssh.SSHServerSession[bytes]]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        new_session: Callable[[], asyncssh.SSHServerSession[bytes]],
+        forwards: Forwards,
+    ) -> None:
         self._connection = connection
         self._new_session = new_session
+        self._forwards = forwards
 
     def session_requested(self) -> Any:
         channel = self._connection.create_server_channel(encoding=None, window=WINDOW, max_pktsize=MAX_PACKET)
         return channel, self._new_session()
 
-    def connection_requested(self, *_args: Any) -> bool:
-        return False
+    def connection_requested(self, dest_host: str, dest_port: int, *_origin: object) -> Any:
+        channel = self._connection.create_tcp_channel(window=WINDOW, max_pktsize=MAX_PACKET)
+        return channel, self._forwards.dial(Tcp(dest_host, dest_port))
 
-    def server_requested(self, *_args: Any) -> bool:
-        return False
+    def unix_connection_requested(self, dest_path: str) -> Any:
+        channel = self._connection.create_unix_channel(window=WINDOW, max_pktsize=MAX_PACKET)
+        return channel, self._forwards.dial(Unix(dest_path))
 
-    def unix_connection_requested(self, *_args: Any) -> bool:
-        return False
+    def server_requested(self, listen_host: str, listen_port: int) -> Any:
+        return self._connection.listen_tcp(listen_host, listen_port)
 
-    def unix_server_requested(self, *_args: Any) -> bool:
-        return False
+    def unix_server_requested(self, listen_path: str) -> Any:
+        return self._connection.listen_unix(listen_path)
 
     def tun_requested(self, *_args: Any) -> bool:
         return False

@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any, Final
 
 import asyncssh
 
 from pitstop_sandbox.backends.port import BackendError, Process
-from pitstop_sandbox.channels import environment, screen
-from pitstop_sandbox.channels.gate import NOT_YET
+from pitstop_sandbox.channels import command, environment
+from pitstop_sandbox.channels.display import fail, redraw, show, warn
+from pitstop_sandbox.channels.forwards import Forwards
+from pitstop_sandbox.channels.rules import Service
 from pitstop_sandbox.channels.running import Running
-from pitstop_sandbox.channels.waiting import passed
-from pitstop_sandbox.ports import Entry, Pty, Session, SessionHost
+from pitstop_sandbox.ports import Entry, Pty, Session, SessionHost, Use
 
 log = logging.getLogger(__name__)
 
-NO_PROCESS: Final = 126
-"""Exit status when the process could not be started, or its sandbox was lost."""
-
-_READ_FOR: Final = 5.0
-"""How long a warning stays in a full-screen program, seconds."""
+_SERVICES: Final[dict[str, Service]] = {"shell": "terminal", "exec": "exec", "sftp": "sftp"}
 
 
 class ChannelSession(asyncssh.SSHServerSession[bytes]):
-    """Serves one channel. `tasks` holds what still runs for it, so that its connection can wait. `notes` are lines
-    that an interactive shell shows at its start."""
+    """Serves one channel. `tasks` holds what still runs for it, so that its connection can wait."""
 
-    def __init__(
-        self, host: SessionHost, person: Session, tasks: set[asyncio.Task[None]], notes: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, host: SessionHost, person: Session, forwards: Forwards, tasks: set[asyncio.Task[None]]) -> None:
         self._host = host
         self._person = person
+        self._forwards = forwards
         self._tasks = tasks
-        self._notes = notes
         self._channel: asyncssh.SSHServerChannel[bytes]
         self._command: str | None = None
-        self._subsystem = ""
+        self._sftp = False
         self._size = environment.size(0, 0)
         self._early: list[bytes] = []
         self._eof = False
@@ -66,24 +59,28 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         """A shell."""
         return True
 
-    def exec_requested(self, command: str) -> bool:
+    def exec_requested(self, text: str) -> bool:
         """A command, for the step's shell."""
-        self._command = command
-        return "\0" not in command
+        self._command = text
+        return "\0" not in text
 
     def subsystem_requested(self, subsystem: str) -> bool:
-        """A known one is accepted, so that the reason can be shown: a refused request carries no text."""
-        self._subsystem = subsystem
-        return subsystem in NOT_YET
+        """There is one."""
+        self._sftp = subsystem == command.SFTP
+        return self._sftp
 
     def session_started(self) -> None:
-        """The request was granted."""
+        """The request was granted. What the project does not allow is granted too, so that the reason can be shown:
+        a refused request carries no text."""
         self.working = True
-        self._track(self._refuse() if self._subsystem else self._serve())
+        self._track(self._serve())
 
     def data_received(self, data: bytes, _datatype: int | None) -> None:
         """The client typed or sent something."""
-        self._host.key()
+        if self._sftp:
+            self._host.moved(len(data))
+        else:
+            self._host.key()
         if self._running is not None:
             self._running.input.write(data)
         else:
@@ -107,6 +104,11 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         number = getattr(signal, f"SIG{name}", None)
         if self._running is not None and isinstance(number, signal.Signals):
             self._track(self._running.process.signal(number, tree=True))
+
+    def break_received(self, _msec: int) -> bool:
+        """What a serial line's break is for: to interrupt (RFC 4335)."""
+        self.signal_received("INT")
+        return self._running is not None
 
     def pause_writing(self) -> None:
         """The client's window is full."""
@@ -147,7 +149,7 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         """Show a line, if this is a terminal that somebody looks at; whether it is."""
         looked_at = self._running is not None and self._interactive
         if looked_at:
-            self._show("\n" + text.rstrip("\n") + "\n")
+            show(self._channel, "\n" + text.rstrip("\n") + "\n")
         return looked_at
 
     def warn(self, text: str) -> None:
@@ -155,21 +157,9 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         running = self._running
         if running is None or self._lost.is_set():
             return
-        with contextlib.suppress(OSError):
-            if not self._terminal:
-                self._channel.write_stderr(f"pitstop: {text}\n".encode())
-                return
-            self._channel.write(screen.warning(text, self._size[1], alternate=running.screen.alternate))
-        if running.screen.alternate:
-            self._track(self._redraw(running))
-
-    async def _redraw(self, running: Running) -> None:
-        """Once the line has been read: a program draws its screen again when its window changes."""
-        columns, rows = self._size
-        if await passed(self._lost, _READ_FOR):
-            return
-        await running.process.resize(columns, max(1, rows - 1))
-        await running.process.resize(*self._size)
+        warn(self._channel, text, self._size, running.screen)
+        if self._terminal and running.screen.alternate:
+            self._track(redraw(running.process, lambda: self._size, self._lost))
 
     # -- the work --------------------------------------------------------------------------------------------------
 
@@ -181,21 +171,21 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
     def _interactive(self) -> bool:
         return self._terminal and self._command is None
 
-    async def _refuse(self) -> None:
-        self._channel.write_stderr(NOT_YET[self._subsystem].encode())
-        self._channel.exit(1)
-        self.working = False
-
     async def _serve(self) -> None:
+        use = self._use()
         try:
+            if not command.steers(self._command) and (fault := self._forwards.rules.fault(_SERVICES[use.kind])):
+                fail(self._channel, fault)
+                return
+            self._host.used(self._person, use)
             entry = await self._host.entry(self._person, interactive=self._interactive)
             process = await self._spawn(entry)
             await self._accompany(process, entry)
         except BackendError as error:
-            self._fail(str(error))
+            fail(self._channel, str(error))
         except Exception:
             log.exception("a channel of %s broke", self._host.job)
-            self._fail("internal error of the sandbox host")
+            fail(self._channel, "internal error of the sandbox host")
         finally:
             self.working = False
 
@@ -214,19 +204,26 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         finally:
             running.let_go()
 
+    def _use(self) -> Use:
+        if self._sftp:
+            return Use("sftp")
+        return Use("shell") if self._command is None else Use("exec", self._command)
+
     async def _spawn(self, entry: Entry) -> Process:
         terminal, modes = self._channel.get_terminal_type(), self._channel.get_terminal_modes()
-        argv = [entry.shell] if self._command is None else [entry.shell, "-c", self._command]
+        env = environment.added(self._channel.get_environment(), entry.env, terminal)
+        if self._forwards.agent_path:
+            env["SSH_AUTH_SOCK"] = self._forwards.agent_path
         return await self._host.spawn(
             self._person,
-            argv,
+            command.argv(entry.shell, self._command, sftp=self._sftp),
             entry,
             pty=Pty(*self._size, tuple(modes.items())) if terminal is not None else None,
-            env=environment.added(self._channel.get_environment(), entry.env, terminal),
+            env=env,
         )
 
     def _attach(self, process: Process) -> Running:
-        running = self._running = Running(process, self._channel, self._host.output, terminal=self._terminal)
+        running = self._running = Running(process, self._channel, self._shown, terminal=self._terminal)
         for why in self._holds:
             running.hold(why)
         if self._lost.is_set():
@@ -242,6 +239,12 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         if self._eof:
             self._end_input()
         return running
+
+    def _shown(self, size: int) -> None:
+        if self._sftp:
+            self._host.moved(size)
+        else:
+            self._host.output()
 
     def _end_input(self) -> None:
         # The end of a terminal's input is a character, which the client sends itself.
@@ -267,18 +270,8 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
             await self._drained.wait()
 
     def _greet(self, entry: Entry) -> None:
-        for text in filter(None, (entry.notice, *self._notes)):
-            self._show(text.rstrip("\n") + "\n")
-
-    def _show(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            self._channel.write(text.replace("\n", "\r\n").encode())
-
-    def _fail(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            line = f"pitstop: {text}" + ("\r\n" if self._terminal else "\n")
-            self._channel.write_stderr(line.encode())
-            self._channel.exit(NO_PROCESS)
+        for text in filter(None, (entry.notice, *self._forwards.notes)):
+            show(self._channel, text.rstrip("\n") + "\n")
 
     def _track(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

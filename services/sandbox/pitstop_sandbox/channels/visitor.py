@@ -13,6 +13,8 @@ import msgspec
 from pitstop_common.errors import PitstopError
 from pitstop_common.link import Close, Kind, Open
 from pitstop_common.messages import AccessReply
+from pitstop_sandbox.channels.forwards import Forwards
+from pitstop_sandbox.channels.rules import Rules
 from pitstop_sandbox.channels.seam import Connection
 from pitstop_sandbox.channels.seen import Seen
 from pitstop_sandbox.channels.session import ChannelSession
@@ -27,7 +29,6 @@ LEAVE_WITHIN: Final = 15.0
 """For a connection's processes to end when it is over, seconds."""
 
 _INTERNAL: Final = "pitstop: internal error of the sandbox host; connect again in a moment."
-_NO_AGENT: Final = "pitstop: agent forwarding (-A) is not supported yet; your agent cannot be reached from here."
 
 
 class House(Protocol):
@@ -57,7 +58,7 @@ class Visitor:
         self._sessions: list[ChannelSession] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._holds: set[str] = set()
-        self._notes: list[str] = []
+        self._forwards: Forwards | None = None
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     # -- from the link ---------------------------------------------------------------------------------------------
@@ -77,14 +78,17 @@ class Visitor:
     def hold(self, why: str) -> None:
         """Send the client nothing more from its processes for now."""
         self._holds.add(why)
-        for session in self._sessions:
-            session.hold(why)
+        for each in self._flows():
+            each.hold(why)
 
     def release(self, why: str) -> None:
         """Take a hold back."""
         self._holds.discard(why)
-        for session in self._sessions:
-            session.release(why)
+        for each in self._flows():
+            each.release(why)
+
+    def _flows(self) -> list[ChannelSession | Forwards]:
+        return [*self._sessions, *([self._forwards] if self._forwards else [])]
 
     def notice(self, text: str) -> bool:
         """Show a line in each of its terminals; whether there is one."""
@@ -98,7 +102,7 @@ class Visitor:
 
     def left(self) -> None:
         """The client, or the way to it, is gone: after its work (exit), or in the middle of it (disconnect)."""
-        self._finish("disconnect" if any(session.working for session in self._sessions) else "exit")
+        self._finish("disconnect" if any(each.working for each in self._flows()) else "exit")
 
     def close(self, reason: str, text: str, after: float = 0) -> None:
         """End it from here: the person reads `text`, when `after` seconds have passed for what was sent before."""
@@ -111,7 +115,7 @@ class Visitor:
     async def visit(self) -> None:
         """From the proof to the end. Returns when nothing of it runs any more."""
         try:
-            person, job = await self._enter()
+            person, job, rules = await self._enter()
         except _Turned as refusal:
             self.close(refusal.reason, refusal.text)
             return
@@ -121,7 +125,7 @@ class Visitor:
             return
         try:
             if not self._over.done():
-                self._serve(person, job)
+                self._serve(person, job, rules)
             await self._over
         except Exception:
             log.exception("session %s broke", person.id)
@@ -132,7 +136,7 @@ class Visitor:
             await job.closed(person, "disconnect" if reason == "internal" else reason)
         log.info("left job=%s session=%s reason=%s", self.job, person.id, reason)
 
-    async def _enter(self) -> tuple[Session, SessionHost]:
+    async def _enter(self) -> tuple[Session, SessionHost, Rules]:
         try:
             access = await self._house.access(self.job)
         except PitstopError as error:
@@ -154,17 +158,21 @@ class Visitor:
         digest = hashlib.sha256(self._login.session_id).hexdigest()[:16]
         person = Session(id=digest, user=verdict.user, fingerprint=verdict.fingerprint, client=self._login.client[:100])
         await job.opened(person)
-        return person, job
+        return person, job, Rules(access.project, access.services)
 
-    def _serve(self, person: Session, job: SessionHost) -> None:
+    def _serve(self, person: Session, job: SessionHost, rules: Rules) -> None:
+        forwards = self._forwards = Forwards(job, person, rules, self._tasks)
+        for why in self._holds:
+            forwards.hold(why)
+
         def new_session() -> ChannelSession:
-            session = ChannelSession(job, person, self._tasks, self._notes)
+            session = ChannelSession(job, person, forwards, self._tasks)
             self._sessions = [old for old in self._sessions if not old.over] + [session]
             for why in self._holds:
                 session.hold(why)
             return session
 
-        self._connection = Connection(new_session, self._to_client, self._broken, self._agent_wanted)
+        self._connection = Connection(new_session, forwards, self._to_client, self._broken)
         early, self._early = self._early, []
         for message in early:
             self._connection.feed(message)
@@ -184,10 +192,6 @@ class Visitor:
             asyncio.get_running_loop().call_later(after, self._send, Kind.CLOSE, frame)
         else:
             self._send(Kind.CLOSE, frame)
-
-    def _agent_wanted(self) -> None:
-        if _NO_AGENT not in self._notes:
-            self._notes.append(_NO_AGENT)
 
     def _finish(self, reason: str) -> None:
         if not self._over.done():

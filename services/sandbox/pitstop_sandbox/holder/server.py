@@ -1,7 +1,7 @@
 """The holder of one sandbox: makes it, serves its socket, and ends with it.
 
-Requests: create (once, from the one who started the holder), hello, spawn, signal, resize, list, cpu, remove. Events:
-exit, grew (throttled), lost. One thread; nothing here blocks for longer than a start of the sandbox.
+Requests: create (once, from the one who started the holder), hello, spawn, signal, resize, socket, list, cpu, remove.
+Events: exit, grew (throttled), lost. One thread; nothing here blocks for longer than a start of the sandbox.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pitstop_sandbox.holder.loop import Loop, reap
 from pitstop_sandbox.holder.peer import Peer
 from pitstop_sandbox.holder.peers import Peers
 from pitstop_sandbox.holder.processes import Processes, Record
+from pitstop_sandbox.holder.sockets import Sockets
 from pitstop_sandbox.holder.spool import Spool
 
 TYPE_CHECKING = False
@@ -48,6 +49,7 @@ class Holder:
         self._over = False
         self._wanted = False
         self._processes: Processes
+        self._sockets: Sockets
         self._peers.add(creator)
 
     def run(self) -> None:
@@ -101,6 +103,9 @@ class Holder:
         self._processes.resize(request["id"], request["columns"], request["rows"])
         self._answer(peer, request, None)
 
+    def _on_socket(self, peer: Peer, request: Message) -> None:
+        self._sockets.serve(request, lambda body, fds: self._peers.send(peer, {"seq": request["seq"], **body}, fds))
+
     def _on_list(self, peer: Peer, request: Message) -> None:
         records = self._processes.records.values()
         self._answer(peer, request, [each.describe() for each in records if each.pid])
@@ -128,7 +133,9 @@ class Holder:
         try:
             self._owner.drop()
             kernel.set_dumpable(False)
-            self._processes = Processes(Namespaces(sandbox.first), plan["limits"], plan["spool_limit"])
+            namespaces = Namespaces(sandbox.first)
+            self._processes = Processes(namespaces, plan["limits"], plan["spool_limit"])
+            self._sockets = Sockets(self._loop, namespaces)
             write_json(frames.STATE, self._state(sandbox))
             self._peers.listen()
         except BaseException:

@@ -1,0 +1,57 @@
+"""The program of a session channel, from what its client asked for. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from pitstop_sandbox.steps.environment import RESERVED
+
+SFTP: Final = "sftp"
+"""The only subsystem."""
+
+_SERVER: Final = """\
+for server in /usr/lib/openssh /usr/libexec/openssh /usr/libexec /usr/lib/ssh /usr/local/libexec; do
+  [ -x "$server/sftp-server" ] && exec "$server/sftp-server"
+done
+own=/opt/pitstop/bin/pitstop-sftp
+[ -r "$own" ] && python=$(command -v python3 || PATH=/usr/bin:/usr/local/bin:/bin command -v python3) &&
+  exec "$python" -I -S "$own"
+echo "pitstop: this sandbox's image has neither an sftp-server nor python3, so sftp and scp do not work here. Add
+  the package openssh-sftp-server to the image, or use a shell:
+  ssh JOB@HOST 'cat >FILE' <FILE     ssh JOB@HOST 'cat FILE' >FILE" >&2
+exit 127
+"""
+"""The image's own server when it has one (quicker, and its maintainers'), else ours, which needs Python."""
+
+_POWERSHELL: Final = re.compile(r"\s*((?:powershell|pwsh)(?:\.exe)?)(?=\s|\Z)(.*)", re.DOTALL)
+_PWSH: Final = """\
+if command -v {word} >/dev/null 2>&1; then {word}{rest}
+elif command -v pwsh >/dev/null 2>&1; then pwsh{rest}
+else
+  echo "pitstop: {word}: this sandbox's image has no PowerShell (pwsh). Its shell is {shell}." >&2
+  exit 127
+fi
+"""
+
+
+def argv(shell: str, command: str | None, *, sftp: bool) -> list[str]:
+    """What to start: an sftp server, a command of the step's shell, or (None) that shell itself."""
+    if sftp:
+        return ["/bin/sh", "-c", _SERVER]
+    if command is None:
+        return [shell]
+    return [shell, "-c", _powershell(shell, command)]
+
+
+def steers(command: str | None) -> bool:
+    """Is it one of the words that steer the job? Whoever may enter may say them."""
+    return command is not None and command.strip() in RESERVED
+
+
+def _powershell(shell: str, command: str) -> str:
+    """Whoever asks for PowerShell by any of its names gets it, or is told that there is none."""
+    found = _POWERSHELL.match(command)
+    if found is None:
+        return command
+    return _PWSH.format(word=found[1], rest=found[2], shell=shell)

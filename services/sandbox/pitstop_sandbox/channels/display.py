@@ -1,0 +1,55 @@
+"""What a person reads of us on a session channel."""
+
+from __future__ import annotations
+
+import contextlib
+from asyncio import Event
+from collections.abc import Callable
+from typing import Final
+
+import asyncssh
+
+from pitstop_sandbox.backends.port import Process
+from pitstop_sandbox.channels.screen import Screen, warning
+from pitstop_sandbox.channels.waiting import passed
+
+Channel = asyncssh.SSHServerChannel[bytes]
+
+NO_PROCESS: Final = 126
+"""Exit status when the process could not be started, or its sandbox was lost."""
+_READ_FOR: Final = 5.0
+"""How long a warning stays in a full-screen program, seconds."""
+
+
+def show(channel: Channel, text: str) -> None:
+    """Lines on a terminal."""
+    with contextlib.suppress(OSError):
+        channel.write(text.replace("\n", "\r\n").encode())
+
+
+def warn(channel: Channel, text: str, size: tuple[int, int], screen: Screen) -> None:
+    """A warning: on a row of its terminal (of `size` columns and rows), or on stderr without one."""
+    with contextlib.suppress(OSError):
+        if channel.get_terminal_type() is None:
+            channel.write_stderr(f"pitstop: {text}\n".encode())
+        else:
+            channel.write(warning(text, size[1], alternate=screen.alternate))
+
+
+async def redraw(process: Process, size: Callable[[], tuple[int, int]], lost: Event) -> None:
+    """Once the warning has been read: a program draws its screen again when its window changes."""
+    if await passed(lost, _READ_FOR):
+        return
+    columns, rows = size()
+    await process.resize(columns, max(1, rows - 1))
+    await process.resize(*size())
+
+
+def fail(channel: Channel, text: str) -> None:
+    """The last words of a channel whose process could not be, or broke."""
+    with contextlib.suppress(OSError):
+        line = f"pitstop: {text}\n"
+        if channel.get_terminal_type() is not None:
+            line = line.replace("\n", "\r\n")
+        channel.write_stderr(line.encode())
+        channel.exit(NO_PROCESS)
