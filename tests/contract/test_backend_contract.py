@@ -244,3 +244,22 @@ async def test_shells_are_named_with_their_paths(sandbox: Sandbox) -> None:
     found = await sandbox.shells()
     assert [path.rsplit("/", 1)[1] for path in found] in (["bash", "sh"], ["sh"])
     assert all(path.startswith("/") for path in found)
+
+
+async def test_a_backend_lists_what_lives_and_is_its_own(machine: Machine, backend: Backend) -> None:
+    root = machine.folder.parent
+    assert machine.folder not in {folder.parent for folder in await backend.mine(root)}
+    await machine.create(backend)
+    lost = await machine.create(backend, "job.2")
+    others = machine.folder / "job.3" / "holder"
+    others.mkdir(parents=True)
+    (others / "lock").touch()
+    (others / "state.json").write_text("{}")
+    mine = {machine.folder / name: name for name in ("job.1", "job.2")}
+    assert await machine.backend().mine(root) == mine, "whoever made it"
+    await machine.lose(lost)
+    del mine[machine.folder / "job.2"]
+    async with asyncio.timeout(20):
+        while await backend.mine(root) != mine:
+            await asyncio.sleep(0.01)
+    assert (others / "state.json").exists()

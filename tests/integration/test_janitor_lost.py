@@ -15,6 +15,7 @@ from pitstop_common.messages import Claim, Heartbeat, JobStatus, JobView, Sandbo
 from pitstop_common.pull import read_all
 from pitstop_common.streams import IN
 from pitstop_common.telemetry import ServiceMetrics
+from pitstop_janitor.collectors.jobs import OpenJobs
 from pitstop_janitor.collectors.lost_hosts import LostHosts
 from pitstop_janitor.collectors.starts import Starts
 from pitstop_janitor.config import JanitorConfig
@@ -33,7 +34,7 @@ class World:
         self.registry = ServiceMetrics("janitor").registry
         self.metrics = JanitorMetrics(self.registry)
         self.lost_hosts = LostHosts(bus, self.metrics, CONFIG, lambda: self.now)
-        self.starts = Starts(bus, self.metrics, CONFIG, lambda: self.now)
+        self.starts = Starts(bus, self.metrics, CONFIG, OpenJobs(bus), lambda: self.now)
 
     async def beat(self, host: str, *jobs: tuple[str, int], incarnation: str = "i1") -> None:
         self.beats += 1

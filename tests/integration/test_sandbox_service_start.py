@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.sandbox_hosts import JOB, ORG, RUN, Scheduler, Stage, eventually, host, of_host, view
 
@@ -185,3 +186,30 @@ async def test_no_room_no_start_until_there_is(
     assert kinds == [
         ("JobClaimed", JOB), ("JobFinished", JOB), ("JobClaimed", f"{RUN}-2"), ("JobFinished", f"{RUN}-2"),
     ]  # fmt: skip
+
+
+async def test_a_claim_of_a_forgotten_run_gives_way_to_a_later_grant_and_to_no_other(
+    nats_server: EmbeddedServer, bus: Bus, scheduler: Scheduler, tmp_path: Path
+) -> None:
+    """A request id that comes again after its run is forgotten makes the same job ids: its claim may still be there."""
+    stage = Stage()
+    old, new = "0.17.2.start", "0.905.0.start"
+    claim = Claim(host="gone", incarnation="1", token="t", cause=old)
+    await Bucket(bus, "claims").create(KEY, encode(claim))
+    async with host(nats_server.url(), tmp_path / "a", stage, host_id="host-a"):
+        start = await scheduler.start("echo again")  # of an unknown grant
+        await scheduler.again(msgspec.structs.replace(start, cause=old))  # the one the claim is of, delivered again
+        await eventually(lambda: nothing_waits(scheduler), "the ack of both")
+        assert stage.ran == []
+        await scheduler.again(msgspec.structs.replace(start, cause=new))
+        assert (await scheduler.until(JobFinished)).result == "success"
+        await scheduler.again(msgspec.structs.replace(start, cause=old))
+        await scheduler.again(msgspec.structs.replace(start, cause=new))
+        await eventually(lambda: nothing_waits(scheduler), "the ack of the others")
+    assert stage.ran == [f"{KEY}/step-1-1"]
+    kept = await scheduler.claim()
+    assert kept is not None and (kept.host, kept.cause) == ("host-a", new)
+
+
+async def nothing_waits(scheduler: Scheduler) -> bool:
+    return await scheduler.waiting() == 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pitstop_common.messages import Heartbeat
-from pitstop_janitor.decide import forget, signs_of_life, unchanged_for, unheld, watch
+from pitstop_common.messages import Heartbeat, JobStatus, JobView
+from pitstop_janitor.decide import forget, inventory, ownerless, signs_of_life, unchanged_for, unheld, watch
 from pitstop_janitor.model import HeldJob, Observation, Sighting
 
 LOST = 120.0
@@ -121,3 +121,39 @@ def test_an_observation_is_a_value() -> None:
     first = look(Observation(), 0, beat())
     look(first, 5, beat(count=2))
     assert first.seen == {"h1": Sighting(("i1", 1), 0)}
+
+
+# -- inventories -------------------------------------------------------------------------------------------------------
+
+
+def view(job: str, status: JobStatus, attempt: int) -> JobView:
+    return JobView(job=job, run="r", org="acme", project="p", key="k", pool="default", status=status, attempt=attempt)
+
+
+def wanted(held: int, status: JobStatus | None, attempt: int) -> bool:
+    """Does a host that holds an attempt of a job do right, for what the read model says?"""
+    jobs = {"j-1": view("j-1", status, attempt)} if status else {}
+    return not ownerless(inventory([beat("h1", "i1", 1, ("j-1", held))]), jobs)
+
+
+def test_an_attempt_is_wanted_while_its_job_is_open_and_no_later_one_has_taken_over() -> None:
+    assert all(wanted(1, status, 1) for status in ("starting", "running", "paused"))
+    assert wanted(2, "running", 1), "the read model trails"
+    assert not wanted(1, "running", 2)
+    assert not wanted(1, "stopping", 1), "its stop may be lost"
+    assert not wanted(1, None, 0), "queued, finished, or unknown"
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["j-1", "j-2"]), st.integers(1, 3)), unique=True))
+def test_everything_is_told_apart_by_host_kind_and_key(things: list[tuple[str, str, int]]) -> None:
+    beats = [
+        Heartbeat(host=host, incarnation="i", pool="default", capacity=1, beat=1,
+                  jobs=tuple((job, attempt) for of, job, attempt in things if of == host),
+                  leftovers=tuple(("folder", f"{job}.{attempt}") for of, job, attempt in things if of == host))
+        for host in "abc"
+    ]  # fmt: skip
+    held = inventory(beats)
+    assert len(held) == 2 * len(things)
+    assert set(ownerless(held, {})) == set(held)
+    everything = {job: view(job, "running", 1) for job in ("j-1", "j-2")}
+    assert {held[name].kind for name in ownerless(held, everything)} <= {"folder"}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop_common.messages import JobStatus, JobView, LogChunk, Start
-from pitstop_sandbox.claims import Folders, key_of
+from pitstop_sandbox.claims import Folders, is_older, key_of
 from pitstop_sandbox.hosting.scheduler import judge
 from pitstop_sandbox.sinks import chunk_id
 
@@ -56,6 +56,26 @@ async def test_a_folder_is_put_aside_before_it_is_removed(tmp_path: Path, monkey
     await Folders(tmp_path).sweep()
     assert list((tmp_path / "gone").iterdir()) == []
     await folders.remove(folders.path("abcdefghijkl-1.2"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "older"),
+    [
+        ("0.5.2.start", "0.6.0.start", True), ("0.5.2.start", "0.5.3.start", True),
+        ("0.5.2.start", "0.5.2.start", False), ("0.9.0.start", "0.10.0.start", True),
+        ("0.6.0.start", "0.5.9.start", False), ("1.5.0.start", "0.6.0.start", False),
+        ("", "0.6.0.start", False), ("0.5.0.start", "", False), ("0.5.0.event", "0.6.0.start", False),
+    ],
+)  # fmt: skip
+def test_a_grant_is_older_only_in_the_same_log(one: str, other: str, older: bool) -> None:
+    assert is_older(one, other) is older
+
+
+@pytest.mark.parametrize("name", ["notes", "abcdefghijkl-1", "abcdefghijkl-1.0", "abcdefghijkl-1.1.old", "x-1.1"])
+def test_what_is_not_named_as_an_attempt_is_nobodys_to_touch(tmp_path: Path, name: str) -> None:
+    folders = Folders(tmp_path)
+    folders.path(name).mkdir()
+    assert list(folders.scan()) == []
 
 
 def chunk(first: int, lines: int) -> LogChunk:

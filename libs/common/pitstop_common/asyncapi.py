@@ -185,6 +185,7 @@ def _internal(made: _Document) -> None:
     for name, address, request, reply, summary in (
         ("svcAccess", subjects.service("access"), m.AccessRequest, m.AccessReply, "Say who may enter a job."),
         ("linkDial", subjects.dial("{host}"), m.DialRequest, m.DialReply, "Dial a relay worker."),
+        ("hostSweep", subjects.sweep("{host}"), m.SweepRequest, m.SweepReply, "End and remove what has no owner."),
     ):
         made.channel(name, address, [request], "A request between services; people's credentials do not reach it.")
         made.channel(f"{name}Reply", None, [reply], "The reply subject of the request.")

@@ -72,6 +72,14 @@ RETRIES: Final = 1
 """How often a job is tried again whose host was lost, where the request allows it."""
 KNOWN_FOR: Final = 7 * 24 * 3600.0
 """A request that comes again so long after its run has ended is a new run."""
+CLAIMS_KEPT: Final = 15 * 24 * 3600.0
+"""A day longer than any stream keeps a message that an attempt could follow from."""
+VIEWS_KEPT: Final = 14 * 24 * 3600.0
+"""Read models of what has ended: as long as the specs, which a status needs, too."""
+HEARTBEATS_KEPT: Final = 3 * 24 * 3600.0
+"""Of hosts that are gone, and that nobody could call lost."""
+CONSUMERS_KEPT: Final = 8 * 24 * 3600.0
+"""Of hosts that are gone: a day longer than a command for them is kept."""
 STOP_DEADLINE: Final = 30.0
 """A service told to stop (SIGTERM) is gone after this long."""
 

@@ -27,6 +27,7 @@ from pitstop_common.subjects import (
     service,
     snapshot,
     spec,
+    sweep,
     work,
     work_of_host,
 )
@@ -104,7 +105,7 @@ def _sandbox() -> Rights:
             logs("*", "*", "*"), "$KV.claims.>", "$KV.hosts.>", service("access"), service("job"),
             *_info(), *_get(streams.SPECS, "KV_claims", "KV_hosts"), *_consume(streams.WORK),
         ),
-        subscribe=(dial("*"), _PING),
+        subscribe=(dial("*"), sweep("*"), _PING),
     )  # fmt: skip
 
 
@@ -118,8 +119,10 @@ def _janitor() -> Rights:
     return Rights(
         publish=(
             *_facts("session.expired", "session.warned", "sandbox.lost"),
-            dead_letter("*", "*"), "$KV.hosts.>", service("job"),
-            *_info(), *_get("KV_hosts", "KV_runs", "KV_claims"), *_scan("KV_hosts", "KV_runs"),
+            dead_letter("*", "*"), "$KV.hosts.>", sweep("*"),
+            *_info(), *_get("KV_hosts", "KV_runs", "KV_claims"), *_scan("KV_hosts", "KV_runs", "KV_claims"),
+            *(f"$JS.API.STREAM.PURGE.{name}" for name in ("KV_hosts", "KV_runs", "KV_claims")),
+            f"$JS.API.CONSUMER.LIST.{streams.WORK}", f"$JS.API.CONSUMER.DELETE.{streams.WORK}.*",
             *_message(streams.REQ, streams.REQ_ORG, streams.WORK, streams.TIMERS),
             *_consume(streams.TIMERS, streams.POISON),
         ),

@@ -39,6 +39,8 @@ _OTHERS: Final[dict[str, type[msgspec.Struct]]] = {
     "svc.access.reply": messages.AccessReply,
     "link.dial.request": messages.DialRequest,
     "link.dial.reply": messages.DialReply,
+    "host.sweep.request": messages.SweepRequest,
+    "host.sweep.reply": messages.SweepReply,
     "api.error": api.ApiError,
 }
 

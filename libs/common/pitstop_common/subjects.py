@@ -153,3 +153,8 @@ def service(verb: str) -> str:
 def dial(host: str) -> str:
     """Asks a sandbox host to open a link to a relay worker."""
     return f"link.dial.{host}"
+
+
+def sweep(host: str) -> str:
+    """Asks a sandbox host to end and remove what has no owner."""
+    return f"host.sweep.{host}"

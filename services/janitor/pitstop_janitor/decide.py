@@ -1,4 +1,4 @@
-"""Who is gone. Pure: what was seen and the time go in, a verdict comes out.
+"""Who is gone, and what has no owner. Pure: what was seen and the time go in, a verdict comes out.
 
 Nothing is called gone because of a clock that stands elsewhere. A thing is gone when this janitor looked at it again
 and again, on its own monotonic clock, and it never changed. An outage must not look like that: after a reconnect, or
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from pitstop_common.messages import Heartbeat
-from pitstop_janitor.model import HeldJob, Mark, Observation, Sighting
+from pitstop_common.messages import Heartbeat, JobView
+from pitstop_janitor.model import Held, HeldJob, Mark, Observation, Sighting
 
 
 def watch(
@@ -57,3 +57,30 @@ def _is_held(job: HeldJob, beats: Mapping[str, Heartbeat]) -> bool:
     # The incarnation that claimed a job is trusted to end it. A later one must have adopted it: a holder without its
     # host process ends its job well before the janitor loses patience.
     return beat.incarnation == job.incarnation or (job.job, job.attempt) in beat.jobs
+
+
+def inventory(beats: Iterable[Heartbeat]) -> dict[str, Held]:
+    """All that hosts hold, by names that tell each from all others."""
+    found: dict[str, Held] = {}
+    for beat in beats:
+        things = [
+            Held(host=beat.host, incarnation=beat.incarnation, kind="attempt", key=f"{job}.{attempt}", job=job,
+                 attempt=attempt)
+            for job, attempt in beat.jobs
+        ]  # fmt: skip
+        things += [Held(host=beat.host, incarnation=beat.incarnation, kind=kind, key=key)
+                   for kind, key in beat.leftovers]  # fmt: skip
+        found |= {f"{one.host}/{one.kind}/{one.key}": one for one in things}
+    return found
+
+
+def ownerless(held: Mapping[str, Held], jobs: Mapping[str, JobView]) -> dict[str, Mark]:
+    """Those that no job asks for: `jobs` are all that are neither queued nor finished. The log decides; this is only
+    enough for a question."""
+    return {name: (one.incarnation,) for name, one in held.items() if not _is_wanted(one, jobs.get(one.job))}
+
+
+def _is_wanted(held: Held, view: JobView | None) -> bool:
+    if held.kind != "attempt" or view is None:
+        return False
+    return view.attempt <= held.attempt and view.status != "stopping"

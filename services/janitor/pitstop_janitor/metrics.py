@@ -15,6 +15,13 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     "host": ("silent",),
     "job": ("no_host",),
     "message": ("max_deliveries", "terminated"),
+    "attempt": ("ended", "superseded", "unknown"),
+    "sandbox": ("no_owner",),
+    "folder": ("ended", "superseded", "unknown", "no_owner"),
+    "claim": ("stale",),
+    "view": ("stale",),
+    "heartbeat": ("stale",),
+    "consumer": ("stale",),
 }
 """Every kind of garbage and why it is reclaimed. Closed, so that the labels are bounded; exported from the start, so
 that `rate` sees the first of each."""
@@ -26,7 +33,8 @@ class JanitorMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.reclaimed = Counter(
             "pitstop_janitor_reclaimed",
-            "Facts of this janitor that the log took in: the first of several janitors counts, a repetition does not",
+            "What this janitor freed: facts that the log took in, what hosts swept for it, entries that it removed. Of "
+            "several janitors the first counts, a repetition does not",
             ["kind", "reason"], registry=registry,
         )  # fmt: skip
         self.orphans = Gauge(

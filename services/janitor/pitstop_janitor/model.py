@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 Mark = tuple[str | int, ...]
@@ -33,6 +35,18 @@ class HeldJob(msgspec.Struct, frozen=True):
     host: str
     incarnation: str
     project: str = ""
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a host's heartbeat says it holds. `key` is `<job>.<attempt>`."""
+
+    host: str
+    incarnation: str
+    kind: Literal["attempt", "sandbox", "folder"]
+    key: str
+    job: str = ""
+    attempt: int = 0
+    """Of an attempt; a sandbox or folder is in the heartbeat because it belongs to none."""
 
 
 class Swept(msgspec.Struct, frozen=True):

@@ -11,8 +11,11 @@ from typing import Final
 from pitstop_common.lifecycle import Runtime
 from pitstop_janitor.collectors import Collector
 from pitstop_janitor.collectors.expiry import Expiry
+from pitstop_janitor.collectors.inventory import Inventory
+from pitstop_janitor.collectors.jobs import OpenJobs
 from pitstop_janitor.collectors.lost_hosts import LostHosts
 from pitstop_janitor.collectors.poison import Poison
+from pitstop_janitor.collectors.stale_keys import StaleKeys
 from pitstop_janitor.collectors.starts import Starts
 from pitstop_janitor.config import JanitorConfig
 from pitstop_janitor.metrics import JanitorMetrics
@@ -27,10 +30,13 @@ _FINISH_SECONDS: Final = 5.0
 async def serve(runtime: Runtime, config: JanitorConfig) -> None:
     """Returns when the service was told to stop and every collector has handed back what it held."""
     metrics = JanitorMetrics(runtime.metrics.registry)
+    jobs = OpenJobs(runtime.bus)
     collectors: list[Collector] = [
         Expiry(runtime.bus, metrics, runtime.metrics.messages),
         LostHosts(runtime.bus, metrics, config),
-        Starts(runtime.bus, metrics, config),
+        Starts(runtime.bus, metrics, config, jobs),
+        Inventory(runtime.bus, metrics, config, jobs),
+        StaleKeys(runtime.bus, metrics, config, jobs),
         Poison(runtime.bus, metrics, runtime.metrics.messages),
     ]
     async with asyncio.TaskGroup() as group:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,9 @@ from pitstop_sandbox.backends.trees import remove_tree
 log = logging.getLogger(__name__)
 
 _NOTE: Final = "claim.json"
+KEY: Final = re.compile(JOB.pattern.removesuffix(r"\Z") + r"\.[1-9][0-9]{0,5}\Z")
+_GONE: Final = re.compile(KEY.pattern.removesuffix(r"\Z") + r"-[0-9a-f]{8}\Z")
+_GRANT: Final = re.compile(r"(?P<partition>[0-9]{1,4})\.(?P<record>[0-9]{1,18})\.(?P<n>[0-9]{1,9})\.start\Z")
 _FIRST_DELAY: Final = 0.05
 _LONGEST_DELAY: Final = 1.0
 
@@ -49,18 +53,26 @@ class Claims:
         self._host = host
         self._incarnation = incarnation
 
-    async def take(self, key: str, token: str) -> Claim:
-        """The claim on an attempt: this one, unless there is another. The caller compares the tokens."""
-        wanted = Claim(host=self._host, incarnation=self._incarnation, token=token)
+    async def take(self, key: str, token: str, cause: str = "") -> Claim:
+        """The claim on an attempt: this one, unless there is another. The caller compares the tokens. `cause`: the
+        grant that the attempt follows from. A claim on an older grant is of a run that the log has forgotten, and whose
+        request came again: it gives way."""
+        wanted = Claim(host=self._host, incarnation=self._incarnation, token=token, cause=cause)
 
         async def write() -> Claim:
             try:
                 await self._bucket.create(key, encode(wanted))
             except WrongLastSequence:
-                stored = _decode(await self._bucket.get(key))
-                if stored is None:
+                entry = await self._bucket.get(key)
+                stored = _decode(entry)
+                if entry is None or stored is None:
                     raise Unavailable(f"the claim on {key} cannot be read yet") from None
-                return stored
+                if not is_older(stored.cause, cause):
+                    return stored
+                try:
+                    await self._bucket.swap(key, encode(wanted), entry.revision)
+                except WrongLastSequence:
+                    raise Unavailable(f"another claims {key} now") from None
             return wanted
 
         return await patiently(write)
@@ -68,6 +80,15 @@ class Claims:
     async def read(self, key: str) -> Claim | None:
         """The claim on an attempt, if there is one."""
         return _decode(await patiently(lambda: self._bucket.get(key)))
+
+
+def is_older(one: str, other: str) -> bool:
+    """Is the grant `<partition>.<record>.<n>.start` of one an earlier one of the same log than that of the other? False
+    when either is unknown."""
+    first, second = _GRANT.match(one), _GRANT.match(other)
+    if first is None or second is None or first["partition"] != second["partition"]:
+        return False
+    return (int(first["record"]), int(first["n"])) < (int(second["record"]), int(second["n"]))
 
 
 async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
@@ -125,9 +146,11 @@ class Folders:
         return note
 
     def scan(self) -> Iterator[tuple[Path, Note | None]]:
-        """What earlier processes left, with its note when it has a sound one."""
+        """The folders of attempts that there are, each with its note when it has a sound one. What is not named as
+        one was not made here, and is nobody's to touch."""
         for entry in sorted(self._root.iterdir()):
-            yield entry, _read(entry)
+            if KEY.match(entry.name):
+                yield entry, _read(entry)
 
     async def remove(self, folder: Path) -> None:
         """Remove a folder and all that a sandbox may have made in it."""
@@ -143,6 +166,8 @@ class Folders:
         """Remove what was put aside to be removed. What cannot be removed is said, and tried again next time."""
         async with self._sweeping:
             for entry in list(self._gone.iterdir()):
+                if not _GONE.match(entry.name):
+                    continue
                 try:
                     await asyncio.to_thread(remove_tree, entry)
                 except OSError as error:

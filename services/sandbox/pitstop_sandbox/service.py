@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from pitstop_common import subjects
 from pitstop_common.errors import ConfigError
 from pitstop_common.lifecycle import Runtime
-from pitstop_common.messages import DialReply, DialRequest, Start, Stop, encode
+from pitstop_common.messages import DialReply, DialRequest, Start, Stop, SweepRequest, encode
 from pitstop_common.spec import JobSpec, RunSpec
 from pitstop_sandbox.backends.fake import FakeBackend
 from pitstop_sandbox.backends.namespaces import NamespacesBackend
@@ -25,12 +25,13 @@ from pitstop_sandbox.claims import Claims, Folders, key_of
 from pitstop_sandbox.config import SandboxConfig, host_id, next_incarnation, only_one, ssh_address
 from pitstop_sandbox.hosting.attempts import Home
 from pitstop_sandbox.hosting.commands import Commands
+from pitstop_sandbox.hosting.leftovers import Leftovers
 from pitstop_sandbox.hosting.metrics import HostMetrics
 from pitstop_sandbox.hosting.presence import Presence
 from pitstop_sandbox.hosting.scheduler import Scheduler
 from pitstop_sandbox.hosting.starts import Starts
 from pitstop_sandbox.hosting.table import Table
-from pitstop_sandbox.hosting.tasks import cancelled, for_ever, within
+from pitstop_sandbox.hosting.tasks import alone, cancelled, for_ever, within
 from pitstop_sandbox.link import SshHost
 from pitstop_sandbox.outbox import Identity
 from pitstop_sandbox.ports import FactSink
@@ -102,14 +103,17 @@ class Host:
         self._presence = Presence(bus, config, self.id, self.incarnation, self._table, self._metrics)
         self._starts = Starts(self._home, self._table, claims, config.pool, group)
         self._commands = Commands(self._home, self._table, claims, group)
+        self._leftovers = Leftovers(self._home, self._table, self._starts, backend, config.dir)
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Take up what is there, then take work. Returns when it does."""
         await self._starts.adopt()
         await self._runtime.bus.subscribe(subjects.dial(self.id), self._dial)
+        await self._runtime.bus.subscribe(subjects.sweep(self.id), self._sweep)
         presence = self._presence
-        for loop in (lambda: presence.hearts(self._isolated), presence.rooms, self._commands.pull, self._starts.pull):
+        for loop in (lambda: presence.hearts(self._isolated), presence.rooms, self._commands.pull, self._starts.pull,
+                     self._leftovers.every_minute):  # fmt: skip
             self._loops.append(self._group.create_task(for_ever(loop)))
         await self._runtime.bus.nc.flush()
         self._runtime.ready(host=self.id, incarnation=self.incarnation, backend=self._backend.name)
@@ -183,6 +187,21 @@ class Host:
                 notice=notice,
             )  # fmt: skip
             self._group.create_task(attempt.command(stop))
+
+    async def _sweep(self, msg: Msg) -> None:
+        self._group.create_task(alone(self._answer_sweep(msg)))
+
+    async def _answer_sweep(self, msg: Msg) -> None:
+        with self._metrics.handling("sweep") as outcome:
+            try:
+                request = msgspec.json.decode(msg.data, type=SweepRequest)
+            except msgspec.MsgspecError as error:
+                outcome.name = "error"
+                log.warning("not a sweep request: %s", error)
+                return
+            reply = await self._leftovers.asked(request)
+            if msg.reply:
+                await self._runtime.bus.publish(msg.reply, encode(reply))
 
     async def _dial(self, msg: Msg) -> None:
         self._group.create_task(self._answer_dial(msg))

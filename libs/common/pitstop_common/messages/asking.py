@@ -85,6 +85,28 @@ class WhoReply(msgspec.Struct, frozen=True, kw_only=True):
     jobs: tuple[OpenJob, ...] = ()
 
 
+class SweepRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host holds that seems to have no owner: keys `<job>.<attempt>`. The host asks the log before it ends or
+    removes anything, so that a wrong request does no harm."""
+
+    keys: tuple[str, ...]
+
+
+class Freed(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a host ended or removed. `ended`, `superseded`, `unknown`: by what the log says of the job.
+    `no_owner`: nothing says what it was for."""
+
+    kind: Literal["attempt", "sandbox", "folder"]
+    key: str
+    reason: Literal["ended", "superseded", "unknown", "no_owner"]
+
+
+class SweepReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What was freed for a request, and what else the host found at the same time."""
+
+    freed: tuple[Freed, ...] = ()
+
+
 class DialRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Dial this relay worker's link port. `nonce` comes back in the link's hello."""
 

@@ -94,16 +94,21 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     beat: int
     """Counts up; an observer needs no clock of the host."""
     jobs: tuple[tuple[str, int], ...] = ()
+    """Job and attempt of all that this process of the host has in hand."""
+    leftovers: tuple[tuple[Literal["sandbox", "folder"], str], ...] = ()
+    """What lies or lives there besides: kind and key, as the host's own last look found it."""
     draining: bool = False
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Who runs an attempt: bucket `claims`, key `<job>.<attempt>`, create-only. `token` is of one try to claim: a
-    host whose write went unanswered knows by it that this claim is the one it wrote."""
+    host whose write went unanswered knows by it that this claim is the one it wrote. `cause` is the grant it follows
+    from: only a claim that follows from a later one may take its place."""
 
     host: str
     incarnation: str
     token: str = ""
+    cause: str = ""
 
 
 class UserKey(msgspec.Struct, frozen=True, kw_only=True):

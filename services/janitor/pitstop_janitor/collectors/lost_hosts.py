@@ -16,6 +16,7 @@ from pitstop_common.errors import WrongLastSequence
 from pitstop_common.limits import HEARTBEAT_INTERVAL
 from pitstop_common.messages import Heartbeat, SandboxLost
 from pitstop_common.pull import rfc3339
+from pitstop_janitor.collectors.jobs import reconnects
 from pitstop_janitor.collectors.saying import say_to_all
 from pitstop_janitor.config import JanitorConfig
 from pitstop_janitor.decide import forget, signs_of_life, unchanged_for, watch
@@ -91,11 +92,6 @@ def living(entries: dict[str, Entry]) -> dict[str, Heartbeat]:
         except msgspec.DecodeError as error:
             log.warning("the heartbeat of %s is not one: %s", host, error)
     return found
-
-
-def reconnects(bus: Bus) -> int:
-    """How often the connection was lost and made again."""
-    return int(bus.nc.stats["reconnects"])
 
 
 def lost_host(beat: Heartbeat, now: float) -> SandboxLost:

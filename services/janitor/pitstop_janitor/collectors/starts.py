@@ -12,8 +12,9 @@ import msgspec
 from pitstop_common.bucket import Bucket
 from pitstop_common.bus import Bus
 from pitstop_common.messages import Claim, JobView, SandboxLost
-from pitstop_common.pull import Delivery, read_all, rfc3339
-from pitstop_janitor.collectors.lost_hosts import MISSED_LOOKS, living, reconnects
+from pitstop_common.pull import rfc3339
+from pitstop_janitor.collectors.jobs import OpenJobs, reconnects
+from pitstop_janitor.collectors.lost_hosts import MISSED_LOOKS, living
 from pitstop_janitor.collectors.saying import say
 from pitstop_janitor.config import JanitorConfig
 from pitstop_janitor.decide import forget, unchanged_for, unheld, watch
@@ -22,24 +23,22 @@ from pitstop_janitor.model import HeldJob, Observation, Swept
 
 log = logging.getLogger(__name__)
 
-_decode_view = msgspec.json.Decoder(JobView).decode
 _decode_claim = msgspec.json.Decoder(Claim).decode
 
 
 class Starts:
-    """Follows the read models of jobs (only what changed since the last pass is read) and asks who holds each."""
+    """Asks who holds each of the jobs that are not over."""
 
     name = "starts"
 
     def __init__(
-        self, bus: Bus, metrics: JanitorMetrics, config: JanitorConfig, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._bus, self._metrics, self._config, self._clock = bus, metrics, config, clock
-        self._hosts, self._runs, self._claims = Bucket(bus, "hosts"), Bucket(bus, "runs"), Bucket(bus, "claims")
+        self, bus: Bus, metrics: JanitorMetrics, config: JanitorConfig, jobs: OpenJobs,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._bus, self._metrics, self._config, self._jobs, self._clock = bus, metrics, config, jobs, clock
+        self._hosts, self._claims = Bucket(bus, "hosts"), Bucket(bus, "claims")
         self._observation = Observation()
-        self._open: dict[str, JobView] = {}
         self._held: dict[str, HeldJob] = {}
-        self._read, self._epoch = 0, -1
 
     async def due(self) -> bool:
         """Every few seconds."""
@@ -49,7 +48,8 @@ class Starts:
     async def sweep(self) -> Swept:
         """One look at all jobs that are not over."""
         now = self._clock()
-        await self._follow()
+        await self._jobs.follow()
+        self._held = {job: held for job, held in self._held.items() if job in self._jobs.views}
         await self._find_claims()
         beats = living(await self._hosts.scan())
         self._observation = watch(
@@ -62,41 +62,14 @@ class Starts:
         for job in lost:
             freed += await self._end(self._held[job])
         self._observation = forget(self._observation, lost)
-        return Swept(len(self._open), freed)
+        return Swept(len(self._jobs.views), freed)
 
     async def close(self) -> None:
         """Nothing is held."""
 
-    async def _follow(self) -> None:
-        """Read what is new; everything after a reconnect, because the bucket may be another."""
-        epoch = reconnects(self._bus)
-        if epoch != self._epoch:
-            self._read, self._epoch = 0, epoch
-            self._open.clear()
-        changed = await read_all(
-            self._bus, "KV_runs", self._runs.subject("*.*.*"), start=self._read + 1 if self._read else 0,
-            last_per_subject=not self._read,
-        )  # fmt: skip
-        for item in changed:
-            self._take(item)
-        self._held = {job: held for job, held in self._held.items() if job in self._open}
-
-    def _take(self, item: Delivery) -> None:
-        job = item.subject.rpartition(".")[2]
-        self._read = max(self._read, item.seq)
-        try:
-            view = _decode_view(item.data) if item.data else None
-        except msgspec.DecodeError as error:
-            log.warning("the read model of job %s is not one: %s", job, error)
-            view = None
-        if view is None or view.status in {"queued", "finished"}:
-            self._open.pop(job, None)
-        else:
-            self._open[job] = view
-
     async def _find_claims(self) -> None:
         """A claim never changes, so each is read once. A start without one waits in the work queue: no orphan."""
-        for job, view in self._open.items():
+        for job, view in self._jobs.views.items():
             known = self._held.get(job)
             if view.host:
                 self._held[job] = _held(view, Claim(host=view.host, incarnation=view.incarnation))

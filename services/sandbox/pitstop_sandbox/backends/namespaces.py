@@ -17,7 +17,7 @@ from pitstop_sandbox.backends.port import BackendError, SandboxSpec, Spawn
 from pitstop_sandbox.backends.starting import Spare
 from pitstop_sandbox.backends.trees import remove_tree
 from pitstop_sandbox.holder.start import START_SECONDS
-from pitstop_sandbox.holder.sweep import connect, is_held, sweep_one
+from pitstop_sandbox.holder.sweep import connect, held_below, is_held, sweep_one
 
 SPOOL_BYTES: Final = 512 * 2**20
 SPARE_DELAY: Final = 0.05
@@ -143,6 +143,10 @@ class NamespacesBackend:
             await asyncio.to_thread(sweep_one, folder)
         sandbox.let_go()
         return None
+
+    async def mine(self, root: Path) -> dict[Path, str]:
+        """See `Backend`. By the locks of their holders, which a killed holder lets go of."""
+        return await asyncio.to_thread(held_below, root)
 
     async def aclose(self) -> None:
         """See `Backend`. The spare ends."""

@@ -195,5 +195,9 @@ class Backend(Protocol):
     async def adopt(self, spec: SandboxSpec) -> Sandbox | None:
         """The sandbox that an earlier host process made in this folder; None when it is gone."""
 
+    async def mine(self, root: Path) -> dict[Path, str]:
+        """All sandboxes of this kind that live in folders below `root`, `root/*/<folder>`: their folders and ids.
+        Whoever else's are not among them."""
+
     async def aclose(self) -> None:
         """Let go. Sandboxes and their processes go on."""

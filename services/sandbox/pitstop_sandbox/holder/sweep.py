@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -49,6 +50,17 @@ def is_held(holder: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def held_below(root: Path) -> dict[Path, str]:
+    """The folders `root/*/<folder>` in which a holder lives, and the ids of their sandboxes."""
+    found = {}
+    for holder in root.glob(f"*/*/holder/{frames.LOCK}"):
+        folder = holder.parent.parent
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if not (folder.is_symlink() or folder.parent.is_symlink()) and is_held(holder.parent):
+                found[folder] = str(json.loads((holder.parent / frames.STATE).read_text())["id"])
+    return found
 
 
 def connect(holder: Path) -> socket.socket | None:

@@ -33,6 +33,10 @@ class HostMetrics:
         self._errors = Counter(
             "pitstop_sandbox_errors", "Sandboxes that failed", ["op", "error_type"], registry=registry
         )
+        self._swept = Counter(
+            "pitstop_sandbox_swept", "Leftovers that the host ended or removed by itself", ["kind", "reason"],
+            registry=registry,
+        )  # fmt: skip
         self._jobs = Gauge("pitstop_sandbox_jobs", "Jobs on this host", ["state"], registry=registry)
         self.capacity = Gauge("pitstop_sandbox_capacity", "Jobs at once; 0 while draining", registry=registry)
         lines = Counter("pitstop_log_lines", "Lines of output stored", registry=registry)
@@ -47,6 +51,10 @@ class HostMetrics:
     def error(self, op: str, error_type: str) -> None:
         """Something of a sandbox failed: create, run, adopt, remove."""
         self._errors.labels(op, error_type if _CODE.match(error_type) else "other").inc()
+
+    def swept(self, kind: str, reason: str) -> None:
+        """A sandbox or folder without an owner is gone."""
+        self._swept.labels(kind, reason).inc()
 
     def claimed(self, key: str, begun: float) -> None:
         """An attempt is claimed here whose start came at `begun`, by the monotonic clock."""

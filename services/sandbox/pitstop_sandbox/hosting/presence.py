@@ -83,7 +83,8 @@ class Presence:
         """The sign of life as it is now."""
         return Heartbeat(
             host=self._host, incarnation=self._incarnation, pool=self._config.pool, capacity=self._capacity,
-            beat=self._beat, jobs=self._table.inventory(), draining=self._capacity == 0,
+            beat=self._beat, jobs=self._table.inventory(), leftovers=self._table.leftovers,
+            draining=self._capacity == 0,
         )  # fmt: skip
 
     async def hearts(self, alone: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from pitstop_common.messages import Result, Start, decode_start
 from pitstop_common.pull import Delivery, Pull
 from pitstop_common.streams import WORK, pool_consumer
 from pitstop_common.telemetry import trace_of
-from pitstop_sandbox.claims import Claims, key_of
+from pitstop_sandbox.claims import Claims, Note, key_of
 from pitstop_sandbox.hosting.attempts import Attempt, Home, claimed, finished
 from pitstop_sandbox.hosting.scheduler import judge
 from pitstop_sandbox.hosting.table import Table
@@ -42,14 +42,19 @@ class Starts:
         await self._home.folders.sweep()
         for folder, note in list(self._home.folders.scan()):
             if note is None:  # killed before the note was written, so before the claim
+                await self._home.clear(folder.name, folder)
                 await self._home.folders.remove(folder)
                 continue
-            attempt = Attempt(self._home, note.start, note.trace)
-            self._table.enter(attempt)
-            self._spawn(self._living, self._adopt(attempt, note.token))
+            self.take_up(note)
+
+    def take_up(self, note: Note) -> None:
+        """Go on with the attempt of a folder that nobody has in hand."""
+        attempt = Attempt(self._home, note.start, note.trace)
+        self._table.enter(attempt)
+        self._spawn(self._living, self._adopt(attempt, note.token))
 
     async def _adopt(self, attempt: Attempt, token: str) -> None:
-        claim = await self._claims.take(attempt.key, token)
+        claim = await self._claims.take(attempt.key, token, attempt.start.cause)
         if claim.token == token:
             log.info("adopting attempt %s", attempt.key)
             await self._live(attempt, adopted=True)
@@ -108,7 +113,7 @@ class Starts:
     async def _claim(self, delivery: Delivery, attempt: Attempt) -> bool:
         begun = time.monotonic()
         note = self._home.folders.make(attempt.start, trace_of(delivery.headers))
-        claim = await self._claims.take(attempt.key, note.token)
+        claim = await self._claims.take(attempt.key, note.token, attempt.start.cause)
         if claim.token == note.token:
             log.info("claimed attempt %s of %s", attempt.key, attempt.start.org)
             self._home.metrics.claimed(attempt.key, begun)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, Literal
 
 from pitstop_sandbox.hosting.attempts import Attempt
 from pitstop_sandbox.ports import SessionHost
@@ -22,6 +22,8 @@ class Table:
         self._attempts: dict[str, Attempt] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._changed = asyncio.Event()
+        self.leftovers: tuple[tuple[Literal["sandbox", "folder"], str], ...] = ()
+        """What is on this host besides, and could not be removed yet: kind and key."""
 
     def free(self) -> int:
         """How many more attempts there is room for."""
