@@ -180,7 +180,7 @@ async def test_notices_say_how_to_enter_who_may_and_until_when(tmp_path: Path) -
 
 async def test_masks_hold_in_the_log_and_for_later_steps(tmp_path: Path) -> None:
     run = run_of("echo '::add-mask::zebra'; echo a zebra; echo given", "echo zebra again")
-    async with driven(run, tmp_path / "job", masks=("given",)) as job:
+    async with driven(run, tmp_path / "job", secrets={"GIVEN": "given"}) as job:
         await job.end()
         assert job.store.log(1) == ["a ***", "***"]
         assert job.store.log(2) == ["*** again"]

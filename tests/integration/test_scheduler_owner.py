@@ -21,6 +21,8 @@ from pitstop_common.limits import OWNER_TTL
 from pitstop_common.telemetry import ServiceMetrics
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.config import Config
+from pitstop_scheduler.contexts import Contexts
+from pitstop_scheduler.keyring import Keyring
 from pitstop_scheduler.log import Log
 from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.metrics import Metrics
@@ -101,7 +103,8 @@ async def test_a_scheduler_that_has_not_read_the_log_to_its_end_answers_nothing(
     """A host acts on the answer: it would end a job that this scheduler has not heard of yet."""
     logs, other = Logs(bus), Log(bus, 0)
     (log,) = logs
-    reading = Reading(bus, logs, People(bus), Policy(logs, Config(nats_url="")))
+    policy = Policy(logs, Config(nats_url=""))
+    reading = Reading(bus, logs, People(bus), policy, Contexts(bus, Keyring({}), policy.admins))
     try:
         await reading.current("a")
         for number in (1, 2):

@@ -48,7 +48,7 @@ async def system(nats: str | None, org: str | None) -> list[Check]:
             return [
                 _connected(client, target),
                 await _jetstream(client), await _services(client), await _scheduler(client, target),
-                await _clock(client), _relay(target),
+                await _clock(client), _relay(target), await _secrets(client),
             ]  # fmt: skip
     except Failure as failure:
         return [Check("nats", "fail", failure.what, failure.next)]
@@ -211,6 +211,23 @@ async def _scheduler(client: Client, target: Target) -> Check:
     slots: dict[str, Any] = answer.get("slots") or {}
     limit = slots.get("limit") or "no limit"
     return Check("api", "ok", f"org {target.org}: {slots.get('used', 0)} slots in use ({limit})")
+
+
+async def _secrets(client: Client) -> Check:
+    """Can they be used, and is any left that the current key does not open."""
+    fix = "set PITSTOP_SECRETS_KEY_FILE on the schedulers; a line of that file: pitstop secrets new-key"
+    try:
+        answer = await client.call("secrets-ls", {}, timeout=3)
+    except Failure as failure:
+        return Check("secrets", "fail", failure.what, failure.next)
+    if answer.get("unusable"):
+        return Check("secrets", "warn", str(answer["unusable"]), fix)
+    count = sum(len(context["secrets"]) for context in answer["contexts"])
+    found = f"{count} in {len(answer['contexts'])} contexts"
+    if answer.get("old"):
+        fix = "restart a scheduler: it encrypts them anew, or its log says which it cannot open"
+        return Check("secrets", "warn", f"{found}; {answer['old']} not under the current key", fix)
+    return Check("secrets", "ok", f"can be used: {found}")
 
 
 async def _clock(client: Client) -> Check:

@@ -26,6 +26,7 @@ _VERBS: Final = {
     "org": "Limits and roles of an org, and what is in use.",
     "apply": "Set limits, roles and rules of an org from a file.",
     "keys": "The public keys that let you in.",
+    "secrets": "Secrets of an org, and who may use them.",
     "dlq": "Messages that could not be used.",
     "doctor": "Check this machine and the connection.",
     "verify": "Prove that no slot was given twice.",
@@ -33,7 +34,7 @@ _VERBS: Final = {
 }
 _GROUPS: Final = {
     "Main": ("up", "run", "rerun", "ssh", "exec", "status", "logs"),
-    "Manage": ("ls", "extend", "cancel", "keys", "dlq"),
+    "Manage": ("ls", "extend", "cancel", "keys", "secrets", "dlq"),
     "Operate": ("org", "apply", "doctor", "verify", "serve"),
 }
 

@@ -61,7 +61,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan(
     *, org: str, request: str, project: str, workflow: str, name: str, jobs: Sequence[str], source: dict[str, str],
-    ssh: SshOptions, priority: int = 0, retry: str = "",
+    ssh: SshOptions, priority: int = 0, retry: str = "", secrets: Sequence[str] = (),
 ) -> Plan:  # fmt: skip
     """Check all that can be checked here. `name` is the workflow's file name for messages. Raises Failure (exit 2)."""
     specs = _compiled(workflow, name, run_id(org, request), jobs)
@@ -73,6 +73,8 @@ def plan(
         body["priority"] = priority
     if retry:
         body["retry"] = retry
+    if secrets:
+        body["secrets"] = list(dict.fromkeys(secrets))
     block = ssh_block(ssh, _number(ssh, specs[0]) if ssh.at_step else None)
     if block:
         body["ssh"] = block

@@ -26,6 +26,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     jobs: tuple[str, ...]
     project: str
     priority: int
+    secrets: tuple[str, ...]
     retry: str
     wait: bool
     local: bool
@@ -58,7 +59,7 @@ def prepare(wish: Wish, checkout: Checkout, file: Path, text: str, *, org: str, 
     return plan(
         org=org, request=f"cli-{secrets.token_hex(8)}", project=wish.project or checkout.name, workflow=text, name=name,
         jobs=wish.jobs, source=_source(checkout, local=local), ssh=wish.ssh, priority=wish.priority,
-        retry=wish.retry,
+        retry=wish.retry, secrets=wish.secrets,
     )  # fmt: skip
 
 

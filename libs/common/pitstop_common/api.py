@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from pitstop_common.api_secrets import ContextList, ContextRestrict, ContextView, SecretRemove, SecretSet, SecretsList
 from pitstop_common.limits import (
     LONGEST_SESSION,
     MAX_DURATION,
@@ -268,6 +269,10 @@ VERBS: Final[dict[str, Verb]] = {
     "keys-add": Verb(KeyAdd, UserKey, "write", "member"),
     "keys-ls": Verb(Nothing, KeyList, "write", "member"),
     "keys-rm": Verb(KeyRemove, Done, "write", "member"),
+    "secrets-set": Verb(SecretSet, ContextView, "write", "member"),
+    "secrets-ls": Verb(SecretsList, ContextList, "read", "member"),
+    "secrets-rm": Verb(SecretRemove, Done, "write", "member"),
+    "secrets-restrict": Verb(ContextRestrict, ContextView, "admin", "org"),
     "dlq-ls": Verb(Nothing, LetterList, "admin", "org"),
     "dlq-show": Verb(LetterRequest, LetterBody, "admin", "org"),
     "dlq-replay": Verb(LetterRequest, Done, "admin", "org"),

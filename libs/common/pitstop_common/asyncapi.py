@@ -184,6 +184,13 @@ def _internal(made: _Document) -> None:
     )
     for name, address, request, reply, summary in (
         ("svcAccess", subjects.service("access"), m.AccessRequest, m.AccessReply, "Say who may enter a job."),
+        (
+            "svcSecrets",
+            subjects.service("secrets"),
+            m.SecretsRequest,
+            m.SecretsReply,
+            "Give the secrets of a job to its claimant.",
+        ),
         ("linkDial", subjects.dial("{host}"), m.DialRequest, m.DialReply, "Dial a relay worker."),
         ("hostSweep", subjects.sweep("{host}"), m.SweepRequest, m.SweepReply, "End and remove what has no owner."),
     ):

@@ -34,6 +34,24 @@ MAX_PEOPLE: Final = 2000
 """Named with a role in one org, or in one project."""
 MAX_TIMEOUT_MINUTES: Final = 7 * 24 * 60
 
+# -- secrets -----------------------------------------------------------------------------------------------------
+MAX_SECRET_BYTES: Final = 48 * 1024
+MAX_SECRETS: Final = 100
+"""Of one context."""
+MAX_CONTEXT_BYTES: Final = 64 * 1024
+"""All values of a context together: those of MAX_RUN_CONTEXTS, sealed, are one NATS message (1 MiB by default)."""
+MAX_CONTEXT_LINES: Final = 250
+"""Lines of all values of a context: each is looked for in each log (8 contexts of so many cost a host 0.7 s a job)."""
+MAX_RUN_CONTEXTS: Final = 8
+"""Contexts of one job."""
+MAX_CONTEXTS: Final = 500
+"""Of one org."""
+MAX_MEMBERS: Final = 200
+MAX_SEAL_CHARS: Final = 44
+"""A public key of 32 bytes, in base64."""
+MIN_MASKED: Final = 4
+"""Bytes. Secrets, and lines of longer ones, that are shorter are not hidden in logs: they would blot them out."""
+
 # -- the session policy (seconds) --------------------------------------------------------------------------------
 CONNECT_WINDOW: Final = 600
 IDLE_TIMEOUT: Final = 900
@@ -100,4 +118,7 @@ ORG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,38}\Z")
 PROJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 POOL: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,38}\Z")
 RUN: Final = re.compile(r"[a-z2-7]{12}\Z")
+CONTEXT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+"""A named group of secrets: one token of a bucket's key."""
+SECRET: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 JOB: Final = re.compile(r"[a-z2-7]{12}-[1-9][0-9]{0,2}\Z")

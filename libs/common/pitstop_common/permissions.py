@@ -3,6 +3,8 @@
 A stolen host credential cannot decide (`dec.*`), ask for runs or expire sessions; a stolen relay credential can only
 ask and deny. Streams are made by the scheduler's user alone (or beforehand, by `pitstop up` with that user).
 
+Secrets are in no book that people may read: only schedulers read the bucket, and only hosts may ask `svc.secrets`.
+
 A consumer can be told to deliver to any subject, whatever its maker may publish. So no host, relay, owner or publisher
 may make consumers on a stream whose content it also writes: it could put its own words into another's mouth.
 """
@@ -84,11 +86,12 @@ def _scheduler() -> Rights:
             *_facts(*EVENTS),
             "dec.*", snapshot("*", "*", "*"), spec("*", "*"), work("*"), work_of_host("*"), "timer.*.*.*",
             dead_letter("*", "*"), RUN_REQUESTED, requested_by("*"),
-            "$KV.runs.>", "$KV.keys.>", "$KV.owners.>",
+            "$KV.runs.>", "$KV.keys.>", "$KV.secrets.>", "$KV.owners.>",
             *(f"$JS.API.STREAM.CREATE.{name}" for name in names), *_info(),
             *(f"$JS.API.STREAM.PURGE.{name}" for name in (streams.TIMERS, streams.DEC, streams.SNAP)),
-            *_get(streams.SPECS, "KV_runs", "KV_keys", "KV_owners"), *_message(streams.DEC, streams.DLQ),
-            *_scan(streams.IN, streams.DEC, streams.SNAP, streams.DLQ, "KV_runs", "KV_keys"),
+            *_get(streams.SPECS, "KV_runs", "KV_keys", "KV_secrets", "KV_owners"),
+            *_message(streams.DEC, streams.DLQ),
+            *_scan(streams.IN, streams.DEC, streams.SNAP, streams.DLQ, "KV_runs", "KV_keys", "KV_secrets"),
             *_consume(streams.REQ, streams.REQ_ORG),
             *_REPLIES,
         ),
@@ -103,6 +106,7 @@ def _sandbox() -> Rights:
                     "sandbox.ready", "sandbox.failed", "sandbox.room", "ssh.connected", "ssh.active", "ssh.closed",
                     "ssh.denied"),
             logs("*", "*", "*"), "$KV.claims.>", "$KV.hosts.>", service("access"), service("job"),
+            service("secrets"),
             *_info(), *_get(streams.SPECS, "KV_claims", "KV_hosts"), *_consume(streams.WORK),
         ),
         subscribe=(dial("*"), sweep("*"), _PING),

@@ -17,23 +17,22 @@ from pitstop_common.spec import OnExpiry, Retry, Shell
 PauseAt = Literal["after_step", "before_step", "on_failure", "at_end"]
 
 
-def _whole(pattern: re.Pattern[str]) -> str:
+def whole(pattern: re.Pattern[str]) -> str:
+    """A pattern of `limits` as JSON Schema writes it."""
     return "^" + pattern.pattern.removesuffix(r"\Z") + "$"
 
 
 _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 _SECONDS = Meta(gt=0, le=limits.MAX_POLICY_SECONDS, description="seconds, more than 0 and at most a day")
 
-Org = Annotated[str, Meta(pattern=_whole(limits.ORG), description="lower-case letters, digits and -, at most 39")]
-Project = Annotated[
-    str, Meta(pattern=_whole(limits.PROJECT), description="letters, digits, dots, - and _, at most 100")
-]
-User = Annotated[str, Meta(pattern=_whole(limits.TOKEN), description="letters, digits, - and _, at most 64")]
+Org = Annotated[str, Meta(pattern=whole(limits.ORG), description="lower-case letters, digits and -, at most 39")]
+Project = Annotated[str, Meta(pattern=whole(limits.PROJECT), description="letters, digits, dots, - and _, at most 100")]
+User = Annotated[str, Meta(pattern=whole(limits.TOKEN), description="letters, digits, - and _, at most 64")]
 Actor = Annotated[
     str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$", description="a user name: letters, digits, - and _, at most 64")
 ]
-Run = Annotated[str, Meta(pattern=_whole(limits.RUN), description="the id of a run: 12 letters and digits")]
-Pool = Annotated[str, Meta(pattern=_whole(limits.POOL), description="lower-case letters, digits and -, at most 39")]
+Run = Annotated[str, Meta(pattern=whole(limits.RUN), description="the id of a run: 12 letters and digits")]
+Pool = Annotated[str, Meta(pattern=whole(limits.POOL), description="lower-case letters, digits and -, at most 39")]
 RequestId = Annotated[
     str,
     Meta(
@@ -47,6 +46,9 @@ Name = Annotated[
 ]
 Image = Annotated[
     str, Meta(max_length=255, pattern=r"^([A-Za-z0-9][A-Za-z0-9._/:@-]*)?$", description="a container image")
+]
+Context = Annotated[
+    str, Meta(pattern=whole(limits.CONTEXT), description="a context: letters, digits, - and _, at most 64")
 ]
 Variable = Annotated[str, Meta(max_length=limits.MAX_ENV_VALUE_CHARS, pattern=r"^[^\x00]*$")]
 VariableName = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_CHARS, pattern=r"^[^\x00-\x20=\x7f]*$")]
@@ -122,8 +124,9 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     priority: Annotated[int, Meta(ge=-limits.MAX_PRIORITY, le=limits.MAX_PRIORITY)] = 0
     ssh: SshRequest = SshRequest()
     inputs: dict[str, Any] = {}
-    """Not supported yet, as secrets: only empty ones are accepted."""
-    secrets: list[str] = []
+    """Not supported yet: only an empty one is accepted."""
+    secrets: Annotated[list[Context], Meta(max_length=limits.MAX_RUN_CONTEXTS)] = []
+    """Contexts whose secrets every job of the run gets, as variables. Of two of the same name the later one counts."""
     retry: Retry = ""
     """infrastructure: a job that nobody has entered, and whose host is lost or cannot make its sandbox, is tried once
     more."""

@@ -37,6 +37,8 @@ _OTHERS: Final[dict[str, type[msgspec.Struct]]] = {
     "host.claim": messages.Claim,
     "svc.access.request": messages.AccessRequest,
     "svc.access.reply": messages.AccessReply,
+    "svc.secrets.request": messages.SecretsRequest,
+    "svc.secrets.reply": messages.SecretsReply,
     "link.dial.request": messages.DialRequest,
     "link.dial.reply": messages.DialReply,
     "host.sweep.request": messages.SweepRequest,

@@ -81,6 +81,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     image: str = ""
     timeout: float = 6 * 3600
     pause: PausePlan = PausePlan()
+    secrets: tuple[str, ...] = ()
+    """Contexts by name. Their values are in no spec: the host fetches them."""
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +106,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What the scheduler made of the request that was not asked for, in words."""
     created: str = ""
     """RFC 3339, the server's time stamp of the request."""
+    vouched: bool = False
+    """NATS permissions vouch for the actor: a person asked over the API. Else a machine named them."""
 
     def job(self, job: str) -> JobSpec:
         """The job of that id; KeyError when the run has none such."""

@@ -42,8 +42,9 @@ POISON: Final = "POISON"
 CONSUMED: Final = (REQ, REQ_ORG, WORK, TIMERS)
 """Streams with durable consumers: those that can give up on a message."""
 
-BUCKETS: Final = ("runs", "claims", "keys", "hosts", "owners")
+BUCKETS: Final = ("runs", "claims", "keys", "hosts", "secrets", "owners")
 """runs: read models. claims: who runs an attempt. keys: public keys of users. hosts: heartbeats.
+secrets: contexts, their values encrypted.
 owners: the liveness key of each partition (it alone uses a time to live)."""
 
 SPECS_DAYS: Final = 14

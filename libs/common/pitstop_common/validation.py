@@ -21,6 +21,7 @@ _KINDS: Final[dict[type[inspect.Type], str]] = {
     inspect.ListType: "a list",
     inspect.DictType: "an object",
     inspect.StructType: "an object",
+    inspect.NoneType: "null",
 }
 
 

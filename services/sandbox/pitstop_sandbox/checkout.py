@@ -8,6 +8,7 @@ step's output, by the same way as any other step's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import posixpath
 import re
@@ -78,6 +79,7 @@ class CheckoutTry:
         self._folder = folder
         self._workspace = workspace
         self._limits = limits
+        self._spool = folder / f"{plan.id}.out"
         self._work: asyncio.Task[None] | None = None
         self._killed = False
 
@@ -85,7 +87,7 @@ class CheckoutTry:
         """See Try."""
         plan = self._plan
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        spool = self._folder / f"{plan.id}.out"
+        spool = self._spool
         lines = Lines(Masks(plan.masks))
         with spool.open("ab", buffering=0) as log:
             if log.tell():
@@ -106,6 +108,11 @@ class CheckoutTry:
         self._killed = True
         if self._work is not None:
             self._work.cancel()
+
+    def forget(self) -> None:
+        """See Try."""
+        with contextlib.suppress(OSError):
+            self._spool.unlink()
 
     async def _guarded(self, log: IO[bytes]) -> int:
         self._work = asyncio.create_task(self._fetch_and_copy(log))

@@ -12,8 +12,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -46,6 +47,7 @@ from pitstop_sandbox.sessions import Sessions
 from pitstop_sandbox.steps import execute, github
 from pitstop_sandbox.steps.folder import Tampered
 from pitstop_sandbox.steps.pump import Progress
+from pitstop_sandbox.steps.secret_values import SecretValues
 from pitstop_sandbox.transitions import Status
 
 _log = logging.getLogger(__name__)
@@ -80,19 +82,20 @@ class JobRunner(Sessions):
         *,
         settings: Settings | None = None,
         cause: str = "",
-        masks: Sequence[str] = (),
+        secrets: Mapping[str, str] = MappingProxyType({}),
         say: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`folder`: the host's own folder for this attempt; the same one after a restart. `address`: how to enter a
-        job, by its id; None: nobody can. `cause`: id of the message that started it. `masks`: values to hide in the
-        log. `say`: shows a text at open shells when a pause begins or ends (whoever ends connections says so itself).
+        job, by its id; None: nobody can. `cause`: id of the message that started it. `secrets`: variables whose
+        values are hidden in the log. `say`: shows a text at open shells when a pause begins or ends (whoever ends
+        connections says so itself).
         `clock`: seconds since the epoch."""
         self._settings = settings or Settings()
         self._folder = folder
         self._backend = backend
         self._address = address
-        self._masks = tuple(masks)
+        self._secrets = SecretValues(secrets)
         self._say = say or (lambda text: None)
         self._sandbox: Sandbox | None = None
         self._resumed = False
@@ -232,14 +235,15 @@ class JobRunner(Sessions):
     # -- steps -----------------------------------------------------------------------------------------------------
 
     async def _run_step(self, step: int, asker: str) -> None:
+        attempt: execute.Try | None = None
         tries = self._job.step(step).tries
         if self._job.status in _OVER:
             return
         try:
-            self._try = self._make_try(step, asker)
+            attempt = self._try = self._make_try(step, asker)
             if self._job.killing:
-                await self._try.kill(force=self._job.killing == "kill")
-            ended = await self._try.run()
+                await attempt.kill(force=self._job.killing == "kill")
+            ended = await attempt.run()
         except BackendError as error:
             self._apply(SandboxBroke(code=error.code, message=str(error)))
             return
@@ -248,7 +252,9 @@ class JobRunner(Sessions):
         finally:
             self._try = None
             self._control.shown_to_the_end(asker)
-        self._apply(ended)
+        self._apply(self._secrets.ended(ended))
+        if attempt is not None:
+            attempt.forget()
 
     def _make_try(self, step: int, asker: str) -> execute.Try:
         state, tries, said = self._job, self._job.step(step).tries, self._job.number
@@ -264,7 +270,7 @@ class JobRunner(Sessions):
 
         stored = self._progress.get(step, tries)
         workspace = self._settings.workspace
-        plan = execute.plan(state, step, workspace, self._folder / "job", self._masks, stored)
+        plan = execute.plan(state, step, workspace, self._folder / "job", self._secrets, stored)
         if plan.spec.kind == "run":
             return execute.ScriptTry(self._sandbox, plan, send)
         own = self._folder / "checkout"

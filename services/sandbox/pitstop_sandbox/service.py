@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from pitstop_common import subjects
 from pitstop_common.errors import ConfigError
 from pitstop_common.lifecycle import Runtime
 from pitstop_common.messages import DialReply, DialRequest, Start, Stop, SweepRequest, encode
+from pitstop_common.sealing import HostKey
 from pitstop_common.spec import JobSpec, RunSpec
 from pitstop_sandbox.backends.fake import FakeBackend
 from pitstop_sandbox.backends.namespaces import NamespacesBackend
@@ -29,6 +31,7 @@ from pitstop_sandbox.hosting.leftovers import Leftovers
 from pitstop_sandbox.hosting.metrics import HostMetrics
 from pitstop_sandbox.hosting.presence import Presence
 from pitstop_sandbox.hosting.scheduler import Scheduler
+from pitstop_sandbox.hosting.secrets import Fetching
 from pitstop_sandbox.hosting.starts import Starts
 from pitstop_sandbox.hosting.table import Table
 from pitstop_sandbox.hosting.tasks import alone, cancelled, for_ever, within
@@ -95,9 +98,11 @@ class Host:
         self._log_room = LogRoom(self._metrics.lines)
         scheduler = Scheduler(bus)
         self._people = self._ssh(scheduler)
+        key = HostKey.kept(config.dir / "host.key")
         self._home = Home(
             bus=bus, host=self.id, incarnation=self.incarnation, folders=Folders(config.dir), scheduler=scheduler,
             metrics=self._metrics, people=self._people, facts=self._facts, runner=self._runner, clear=self._clear,
+            secrets=Fetching(scheduler, key, self.id, self.incarnation),
         )  # fmt: skip
         claims = Claims(bus, self.id, self.incarnation)
         self._presence = Presence(bus, config, self.id, self.incarnation, self._table, self._metrics)
@@ -144,6 +149,7 @@ class Host:
         if not config.tls_ca:
             log.warning("PITSTOP_TLS_CA is not set: nobody can enter the jobs of this host")
             return Nobody()
+        logging.getLogger("asyncssh").setLevel(logging.ERROR)  # it would log what people type as commands
         return SshHost(
             scheduler, self._table.find, host=self.id, incarnation=self.incarnation, tls=link_tls(config),
             seen=Seen(config.dir / "seen"),
@@ -154,12 +160,13 @@ class Host:
             self._runtime.bus, host=self.id, incarnation=self.incarnation, trace=trace, seen=self._metrics.fact
         )
 
-    def _runner(self, spec: RunSpec, job: JobSpec, start: Start, trace: str, facts: FactSink) -> JobRunner:
+    def _runner(self, spec: RunSpec, job: JobSpec, start: Start, trace: str, facts: FactSink,
+                secrets: Mapping[str, str]) -> JobRunner:  # fmt: skip
         folder = self._home.folders.path(key_of(start.job, start.attempt))
         return JobRunner(
             with_limits(spec, start), job, start.attempt, folder, self._backend, facts,
             NatsLogs(self._runtime.bus, self._log_room, trace), Identity(self.id, self.incarnation),
-            lambda job: ssh_address(self._config, job), cause=start.cause,
+            lambda job: ssh_address(self._config, job), cause=start.cause, secrets=secrets,
             settings=Settings(checkout=CheckoutLimits(local=self._config.local_sources)),
             say=lambda text: self._people.notice(start.job, text),
         )  # fmt: skip

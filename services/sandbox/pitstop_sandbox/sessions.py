@@ -32,6 +32,7 @@ from pitstop_sandbox.notices import entry
 from pitstop_sandbox.outbox import Outbox
 from pitstop_sandbox.ports import Entry, Pty, Session, Use
 from pitstop_sandbox.steps import environment, github
+from pitstop_sandbox.steps.secret_values import SecretValues
 from pitstop_sandbox.transitions import Status
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Sessions(Machine):
     _sandbox: Sandbox | None
     _folder: Path
     _control: control.Control
+    _secrets: SecretValues
 
     def __init__(self, start: JobState, journal: Path, outbox: Outbox, clock: Callable[[], float]) -> None:
         super().__init__(start, journal, outbox, clock)
@@ -95,7 +97,7 @@ class Sessions(Machine):
 
     def _surroundings(self) -> dict[str, str]:
         exports, _ = github.collect(self._folder / "job")
-        return environment.surroundings(self._job, self._job.current, self._workspace(), exports)
+        return environment.surroundings(self._job, self._job.current, self._workspace(), exports, self._secrets)
 
     async def spawn(self, session: Session, argv: Sequence[str], entry: Entry, *, pty: Pty | None,
                     env: Mapping[str, str]) -> Process:  # fmt: skip
@@ -260,6 +262,7 @@ class Sessions(Machine):
 
     def _take_exports(self) -> None:
         if self._job.status in (Status.PAUSED, Status.WAITING):
-            exports, _ = github.collect(self._folder / "job")
+            found, _ = github.collect(self._folder / "job")
+            exports = self._secrets.exports(found)
             if exports != self._job.layer:
                 self._apply(Exported(exports=exports))

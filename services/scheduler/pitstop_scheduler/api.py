@@ -29,10 +29,14 @@ from pitstop_common.pull import read_all, rfc3339
 from pitstop_common.streams import DLQ
 from pitstop_common.telemetry import trace_of
 from pitstop_scheduler.api_orgs import Orgs
+from pitstop_scheduler.api_secrets import Secrets
 from pitstop_scheduler.api_sessions import Sessions
 from pitstop_scheduler.calls import DECIDED_WITHIN, Caller, Handler, Teller, Wrong, body_of, checked, text_of
+from pitstop_scheduler.contexts import Contexts
+from pitstop_scheduler.handing import Handing
 from pitstop_scheduler.intake import Intake, Refusal, new_request_id
 from pitstop_scheduler.logs import Logs
+from pitstop_scheduler.metrics import Metrics
 from pitstop_scheduler.people import People
 from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.reading import Reading
@@ -42,18 +46,21 @@ from pitstop_scheduler.who import Who
 log = logging.getLogger(__name__)
 
 _CODES = {"not_found": "404", "denied": "403", "unavailable": "503", "ssh_disabled": "403", "ssh_no_key": "403",
-          "ssh_role": "403"}  # fmt: skip
+          "ssh_role": "403", "secrets_refused": "403", "secrets_unavailable": "503"}  # fmt: skip
 
 
 class Api:
     """Every verb. Shared by all schedulers (one queue group)."""
 
-    def __init__(self, bus: Bus, logs: Logs, intake: Intake, people: People, reading: Reading, policy: Policy) -> None:
+    def __init__(self, bus: Bus, logs: Logs, intake: Intake, people: People, reading: Reading, policy: Policy,
+                 contexts: Contexts, metrics: Metrics) -> None:  # fmt: skip
         self._bus, self._logs, self._intake, self._people, self._reading = bus, logs, intake, people, reading
         self._policy = policy
         self._teller = Teller(bus, logs)
         self._sessions = Sessions(logs, self._teller, reading)
         self._orgs = Orgs(self._teller, reading, policy)
+        self._secrets = Secrets(contexts, policy)
+        self._handing = Handing(logs, reading, contexts, metrics)
         self._who_is = Who(logs, people, reading)
 
     async def serve(self, service: Service) -> None:
@@ -62,6 +69,8 @@ class Api:
             "run": self._run, "rerun": self._rerun, "status": self._status, "ls": self._ls, "cancel": self._cancel,
             "keys-add": self._keys_add, "keys-ls": self._keys_ls, "keys-rm": self._keys_rm,
             "extend": self._sessions.extend, "org-show": self._orgs.show, "org-apply": self._orgs.apply,
+            "secrets-set": self._secrets.set, "secrets-ls": self._secrets.ls, "secrets-rm": self._secrets.rm,
+            "secrets-restrict": self._secrets.restrict,
             "dlq-ls": self._dlq_ls, "dlq-show": self._dlq_show, "dlq-replay": self._dlq_replay,
         }  # fmt: skip
         for verb, handler in verbs.items():
@@ -71,6 +80,8 @@ class Api:
         await service.add_endpoint(name="access", subject=subjects.service("access"), handler=self._access)
         await service.add_endpoint(name="who", subject=subjects.service("who"), handler=self._who)
         await service.add_endpoint(name="job", subject=subjects.service("job"), handler=self._job)
+        secrets = subjects.service("secrets")
+        await service.add_endpoint(name="secrets", subject=secrets, handler=self._handing.answer)
 
     def _answer(self, verb: str, handler: Handler) -> Callable[[MicroRequest], Awaitable[None]]:
         async def answer(request: MicroRequest) -> None:
@@ -125,7 +136,7 @@ class Api:
             if request.actor and request.actor != caller.actor:
                 fault = m.Fault(pointer="/actor", message=f"you are {caller.actor}: leave it out, or name yourself")
                 raise BadRequest((fault,), caller.org, request.id)
-            request = msgspec.structs.replace(request, actor=caller.actor)
+            request = msgspec.structs.replace(request, actor=caller.actor, vouched=True)
         self._policy.need(caller, "run", request.project)
         if not request.id:
             request = msgspec.structs.replace(request, id=new_request_id())

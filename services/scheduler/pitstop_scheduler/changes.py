@@ -74,6 +74,7 @@ class Claimed(Change, frozen=True, array_like=True, tag="c"):
     attempt: int
     host: str
     incarnation: str
+    key: str = ""
 
 
 class Ready(Change, frozen=True, array_like=True, tag="r"):

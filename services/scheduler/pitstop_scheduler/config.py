@@ -18,5 +18,7 @@ class Config(ServiceConfig, frozen=True, kw_only=True):
     """Projects that offer no session, as `org/project`; `org/*` for all of an org."""
     admins: tuple[str, ...] = ()
     """People who are admins whatever the orgs say, as `org/user`; `*/user` in every org."""
+    secrets_key_file: str = ""
+    """The keys that secrets are encrypted with at rest (see `keyring`). Empty: secrets cannot be used."""
     snapshot_every: int = 2000
     """Records of the decision log between two snapshots."""

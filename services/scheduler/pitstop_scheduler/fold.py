@@ -80,7 +80,7 @@ def _granted(state: State, change: c.Granted) -> None:
 
 def _claimed(state: State, change: c.Claimed) -> None:
     job = _move(state, change.job, CLAIMED)
-    job.host, job.incarnation = change.host, change.incarnation
+    job.host, job.incarnation, job.seal = change.host, change.incarnation, change.key
 
 
 def _ready(state: State, change: c.Ready) -> None:
@@ -150,7 +150,7 @@ def _stopped(state: State, change: c.Stopped) -> None:
 def _retried(state: State, change: c.Retried) -> None:
     job = _move(state, change.job, RETRIED)
     job.earlier = (*job.earlier, change.reason)
-    job.host = job.incarnation = job.pause = ""
+    job.host = job.incarnation = job.seal = job.pause = ""
     job.so_far, job.sessions, job.seen = "success", frozenset(), frozenset()
     job.granted = job.paused = job.active = job.keep_until = 0
     job.serial, job.queued = 0, state.now
@@ -161,7 +161,7 @@ def _retried(state: State, change: c.Retried) -> None:
 def _ended(state: State, change: c.Ended) -> None:
     job = _move(state, change.job, ENDED)
     job.result, job.reason, job.finished = change.result, change.reason, state.now
-    job.sessions = frozenset()
+    job.sessions, job.seal = frozenset(), ""
     run = state.edit_run(job.run)
     visits(state, job)
     state.dequeue(run.org, run.priority, job.id)

@@ -17,9 +17,11 @@ from pitstop_common import messages as m
 from pitstop_common.bus import Ack, Bus, Refused
 from pitstop_common.errors import NotFound, PitstopError, Unavailable, WrongLastSequence
 from pitstop_common.pull import Delivery, Pull, rfc3339
+from pitstop_common.redact import without_credentials
 from pitstop_common.spec import RunSpec
 from pitstop_common.streams import REQ, REQ_ORG, SPECS_DAYS, intake_consumer
 from pitstop_common.telemetry import headers, new_trace, trace_of
+from pitstop_scheduler.contexts import Contexts
 from pitstop_scheduler.metrics import Metrics
 from pitstop_scheduler.origin import inherit, inherits_session, without_session
 from pitstop_scheduler.people import People
@@ -58,9 +60,11 @@ class Taken(NamedTuple):
 class Intake:
     """Shared by all schedulers: a queue consumer on each of the two request streams."""
 
-    def __init__(self, bus: Bus, people: People, policy: Policy, metrics: Metrics, reading: Reading) -> None:
+    def __init__(
+        self, bus: Bus, people: People, policy: Policy, metrics: Metrics, reading: Reading, contexts: Contexts
+    ) -> None:
         self._bus, self._people, self._policy, self._metrics = bus, people, policy, metrics
-        self._reading = reading
+        self._reading, self._contexts = reading, contexts
 
     async def run(self, stream: str, stopping: asyncio.Event) -> None:
         """Take in what comes on REQ or REQ_ORG, many at once, until told to stop."""
@@ -149,12 +153,12 @@ class Intake:
 
     async def _keep(self, delivery: Delivery, source: str, org: str, faults: tuple[m.Fault, ...]) -> Ack | None:
         stream, _, sequence = source.partition(":")
+        body, cut = without_credentials(delivery.data)
+        reason = faults[0].message[:400] + (" (kept with the credential cut out)" if cut else "")
         about = {"Pitstop-Stream": stream, "Pitstop-Seq": sequence, "Pitstop-Subject": delivery.subject,
-                 "Pitstop-Reason": faults[0].message[:500].encode("ascii", "replace").decode()}  # fmt: skip
+                 "Pitstop-Reason": reason.encode("ascii", "replace").decode()}  # fmt: skip
         try:
-            return await self._bus.store(
-                subjects.dead_letter(stream, org), delivery.data, {**headers(f"dlq.{source}"), **about}
-            )
+            return await self._bus.store(subjects.dead_letter(stream, org), body, {**headers(f"dlq.{source}"), **about})
         except Refused as error:
             log.error("a bad request cannot be kept: %s", error)
             return None
@@ -172,6 +176,7 @@ class Intake:
         return inherit(request, origin, results)
 
     async def _admit(self, request: Request) -> Request:
+        await self._admit_secrets(request)
         if not request.ssh:
             return request
         session = request.session
@@ -190,6 +195,15 @@ class Intake:
             text += "; or rerun without the session of the first run (`--no-ssh`)" * inherits_session(request)
             raise Refusal("ssh_no_key", (m.Fault(pointer="/ssh", message=text),), request)
         return request
+
+    async def _admit_secrets(self, request: Request) -> None:
+        """May the run have the contexts that it names: asked again when its host fetches them."""
+        why = await self._contexts.refusals(
+            request.org, request.contexts, actor=request.actor, project=request.project, vouched=request.vouched
+        )
+        if why:
+            faults = tuple(m.Fault(pointer=request.contexts[name], message=text) for name, text in why.items())
+            raise Refusal("secrets_refused", faults, request)
 
 
 def wait_before_next(deliveries: int) -> float:

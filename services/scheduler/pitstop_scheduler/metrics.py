@@ -46,6 +46,9 @@ class Metrics:
             "pitstop_scheduler_owner", "1 when this process speaks for the fleet: it owns the log of partition 0"
         )
         self.owned = gauge("pitstop_scheduler_partitions_owned", "Decision logs that this process owns")
+        self.secrets = counter(
+            "pitstop_secrets_fetches", "Hosts that asked for the secrets of a job, by what became of it", ("result",)
+        )
         self.decisions = counter("pitstop_decisions", "Changes committed to the log")
         self.waiting = gauge("pitstop_runs_waiting", "Jobs in the queue", ("pool",))
         self.oldest = gauge(

@@ -57,6 +57,8 @@ class Job(msgspec.Struct, omit_defaults=True, gc=False):
     finished: float = 0
     serial: int = 0
     """Of the newest report: older facts of the attempt change nothing."""
+    seal: str = ""
+    """The public key of its host: from the first claim of the attempt, whatever later ones say."""
     earlier: tuple[str, ...] = ()
     """Why earlier attempts were lost."""
 

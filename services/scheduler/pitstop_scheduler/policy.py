@@ -9,7 +9,7 @@ from pitstop_common.roles import SERVICES, ProjectRules, Role, Services, at_leas
 from pitstop_scheduler.calls import Caller
 from pitstop_scheduler.config import Config
 from pitstop_scheduler.logs import Logs
-from pitstop_scheduler.roles import Barred, highest_role, may_enter, org_role, project_role, too_little
+from pitstop_scheduler.roles import Barred, admins, highest_role, may_enter, org_role, project_role, too_little
 
 
 class Policy:
@@ -41,6 +41,10 @@ class Policy:
             what += f" in {caller.org}/{project}" if project else f" in org {caller.org}"
             org = self._logs.state(caller.org).org(caller.org)
             raise Denied(too_little(org, caller.org, caller.actor, role, needed, what))
+
+    def admins(self, org: str) -> str:
+        """Who can change the rules of an org, in words."""
+        return admins(self._logs.state(org).org(org), org)
 
     def may_read(self, caller: Caller, project: str) -> bool:
         """May the caller see the runs of a project."""

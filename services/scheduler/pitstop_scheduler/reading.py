@@ -17,6 +17,7 @@ from pitstop_common.ids import run_of_job
 from pitstop_common.spec import RunSpec
 from pitstop_common.streams import SPECS
 from pitstop_scheduler.clock import server_clock
+from pitstop_scheduler.contexts import Contexts
 from pitstop_scheduler.grants import org_limit, reason_to_wait
 from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.people import People
@@ -32,8 +33,9 @@ _CURRENT_WITHIN = 0.9
 class Reading:
     """Questions that any scheduler can answer."""
 
-    def __init__(self, bus: Bus, logs: Logs, people: People, policy: Policy) -> None:
+    def __init__(self, bus: Bus, logs: Logs, people: People, policy: Policy, contexts: Contexts) -> None:
         self._bus, self._logs, self._people, self._policy = bus, logs, people, policy
+        self._contexts = contexts
         self._runs = Bucket(bus, "runs")
         self._specs: dict[str, RunSpec] = {}
 
@@ -178,7 +180,8 @@ class Reading:
             return m.AccessReply(found=False, job=request.job)
         session = spec.session
         keys = await self._people.allowed(spec.org, spec.actor, session.users, session.keys)
-        barred = {key.user: self._policy.barred(spec.org, spec.project, key.user) for key in keys}
+        closed = await self._contexts.closed(spec.org, spec.job(view.job).secrets)
+        barred = {key.user: self._policy.barred(spec.org, spec.project, key.user) or closed(key.user) for key in keys}
         allowed = [key for key in keys if barred[key.user] is None]
         shut = next((barred[key.user] for key in keys if key.fingerprint == request.fingerprint), None)
         owner = ""

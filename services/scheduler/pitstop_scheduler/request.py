@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from pitstop_common import limits
 from pitstop_common.errors import PitstopError
-from pitstop_common.faults import Faults, TooManyFaults, told
+from pitstop_common.faults import Faults, TooManyFaults, pointer, told
 from pitstop_common.ids import job_id
 from pitstop_common.messages import Fault
 from pitstop_common.requests import RunRequest, SshRequest
@@ -24,7 +24,7 @@ from pitstop_common.validation import check_struct
 from pitstop_scheduler.request_body import decode_body
 from pitstop_scheduler.request_rules import jobs_of, pause_jobs, policy_of, source_of
 
-_NOT_YET: Final = ("inputs", "secrets")
+_NOT_YET: Final = ("inputs",)
 _OF_THE_FIRST: Final = ("workflow", "steps", "image", "source", "env", "pool", "inputs", "secrets")
 """What a rerun has from the run that it does again, and from nowhere else."""
 _STAND_IN: Final = {"org": "x", "project": "x"}
@@ -60,9 +60,25 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     retry: Retry = ""
     trace: str = ""
+    vouched: bool = False
+    """NATS permissions vouch for the actor."""
+    secrets: tuple[str, ...] = ()
+    """Contexts that the request itself names; those of a job are in its spec, too."""
     notes: tuple[str, ...] = ()
     again: Again | None = None
     """A rerun: jobs, source and the like are still to be taken from the earlier run (`origin.inherit`)."""
+
+    @property
+    def contexts(self) -> dict[str, str]:
+        """All contexts, each with the JSON pointer of where it is named first."""
+        found: dict[str, str] = {}
+        for i, name in enumerate(self.secrets):
+            found.setdefault(name, pointer(("secrets", i)))
+        for job in self.jobs:
+            place = pointer(("rerun_of",) if self.again else ("workflow", "jobs", job.key, "environment"))
+            for name in job.secrets:
+                found.setdefault(name, place)
+        return found
 
     @property
     def ssh(self) -> bool:
@@ -111,7 +127,7 @@ def compile_run(request: Request, *, run: str, created: str, trace: str) -> RunS
         jobs=tuple(msgspec.structs.replace(job, job=job_id(run, n)) for n, job in enumerate(request.jobs, start=1)),
         source=request.source, session=request.session, priority=request.priority,
         retry=request.retry, rerun_of=request.again.of if request.again else "", notes=request.notes, trace=trace,
-        created=created,
+        created=created, vouched=request.vouched,
     )  # fmt: skip
 
 
@@ -136,7 +152,7 @@ def _read(body: dict[str, Any], headers: Mapping[str, str], org_of_subject: str 
     session = policy_of(request.ssh, faults)
     source = source_of(request.source, faults)
     jobs = pause_jobs(jobs_of(request, body, faults), request.ssh, faults)
-    return msgspec.structs.replace(made, jobs=jobs, source=source, session=session)
+    return msgspec.structs.replace(made, jobs=jobs, source=source, session=session, secrets=tuple(request.secrets))
 
 
 def _again(request: RunRequest, body: dict[str, Any], faults: Faults) -> Again:

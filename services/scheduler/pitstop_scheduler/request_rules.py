@@ -91,7 +91,12 @@ def jobs_of(request: RunRequest, body: dict[str, Any], faults: Faults) -> tuple[
             faults.add(("image",), "belongs to `steps`; a workflow does not take it")
         text = "" if request.workflow is UNSET else request.workflow
         jobs = read_workflow(text, faults, run="", only=request.jobs, pool=request.pool) if text else ()
-    jobs = tuple(msgspec.structs.replace(job, env=job.env | request.env) for job in jobs)
+    jobs = tuple(
+        msgspec.structs.replace(
+            job, env=job.env | request.env, secrets=tuple(dict.fromkeys((*job.secrets, *request.secrets)))
+        )
+        for job in jobs
+    )
     if not faults and len(msgspec.json.encode(jobs)) > MAX_SPEC_BYTES:
         faults.add(("steps" if "steps" in body else "workflow",), f"is over {MAX_SPEC_BYTES} bytes when compiled")
     return jobs

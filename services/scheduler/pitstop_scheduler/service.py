@@ -10,7 +10,9 @@ from pitstop_common.streams import REQ, REQ_ORG
 from pitstop_scheduler.api import Api
 from pitstop_scheduler.changes import Defaults
 from pitstop_scheduler.config import Config
+from pitstop_scheduler.contexts import Contexts
 from pitstop_scheduler.intake import Intake
+from pitstop_scheduler.keyring import read_keyring
 from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.metrics import Metrics
 from pitstop_scheduler.partition import Partition
@@ -29,8 +31,9 @@ async def main(runtime: Runtime, config: Config) -> None:
     people = People(bus)
     logs = Logs(bus, config.partitions, config.snapshot_every)
     policy = Policy(logs, config)
-    reading = Reading(bus, logs, people, policy)
-    intake = Intake(bus, people, policy, metrics, reading)
+    contexts = Contexts(bus, read_keyring(config.secrets_key_file), policy.admins)
+    reading = Reading(bus, logs, people, policy, contexts)
+    intake = Intake(bus, people, policy, metrics, reading, contexts)
     owner = f"scheduler-{secrets.token_hex(4)}"
     seats = Seats(bus, owner, config.partitions)
     partitions = [
@@ -45,7 +48,8 @@ async def main(runtime: Runtime, config: Config) -> None:
             tasks.create_task(intake.run(REQ_ORG, runtime.stopping))
             for partition in partitions:
                 await partition.followed.wait()
-            await Api(bus, logs, intake, people, reading, policy).serve(runtime.service)
+            tasks.create_task(contexts.renew_all(runtime.stopping))
+            await Api(bus, logs, intake, people, reading, policy, contexts, metrics).serve(runtime.service)
             await bus.nc.flush()  # the endpoints are heard of before anybody is told to ask
             runtime.ready()
             await _observe(metrics, logs, runtime.stopping)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 from pathlib import Path
@@ -10,6 +11,7 @@ from pitstop_cli.paths import write_private
 from pitstop_common.embedded import Account
 from pitstop_common.permissions import OWNER, PUBLISHER, SERVICES, rights
 
+SECRETS_KEY = "secrets.key"
 _USERS = (*SERVICES, OWNER, PUBLISHER)
 
 
@@ -21,6 +23,17 @@ def accounts(folder: Path, org: str) -> list[Account]:
         allowed = rights(user, org)
         made.append(Account(user=user, password=passwords[user], publish=allowed.publish, subscribe=allowed.subscribe))
     return made
+
+
+def secrets_key() -> str:
+    """A new line of the schedulers' key file: `<id> <32 random bytes in base64>`."""
+    return f"k-{secrets.token_hex(4)} {base64.b64encode(secrets.token_bytes(32)).decode()}"
+
+
+def ensure_secrets_key(folder: Path) -> None:
+    """Make `folder`/secrets.key (0600) unless it is there. Who loses it loses the secrets."""
+    if not (folder / SECRETS_KEY).exists():
+        write_private(folder / SECRETS_KEY, secrets_key() + "\n")
 
 
 def _passwords(path: Path) -> dict[str, str]:

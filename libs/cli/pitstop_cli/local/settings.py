@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from pitstop_cli.local.credentials import SECRETS_KEY
 from pitstop_cli.paths import owner_name
 
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PITSTOP_LOG_LEVEL")
@@ -50,7 +51,10 @@ def environment(
 def _own(service: str, options: Options, ssh_port: int) -> dict[str, str]:
     tls = options.dir / "tls"
     if service == "scheduler":
-        return {"PITSTOP_ORG_SLOTS": str(options.org_slots or options.slots), "PITSTOP_ADMINS": f"*/{options.owner}"}
+        return {
+            "PITSTOP_ORG_SLOTS": str(options.org_slots or options.slots), "PITSTOP_ADMINS": f"*/{options.owner}",
+            "PITSTOP_SECRETS_KEY_FILE": str(options.dir / SECRETS_KEY),
+        }  # fmt: skip
     if service == "relay":
         return {
             "PITSTOP_SSH_LISTEN": f"127.0.0.1:{ssh_port}",

@@ -50,6 +50,7 @@ class LocalSystem:
         for folder in (self._run_dir, self._dir / "logs", *(self._dir / name for name in SERVICES)):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         tls.ensure(self._dir / "tls")
+        credentials.ensure_secrets_key(self._dir)
         nats_port = self._ports.choose("nats", self._options.nats_port, "--nats-port")
         ssh_port = self._ports.choose("ssh", self._options.ssh_port, "--ssh-port")
         http_ports = {name: self._ports.choose(f"http.{name}", None) for name in SERVICES}

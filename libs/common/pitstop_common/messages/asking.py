@@ -107,6 +107,23 @@ class SweepReply(msgspec.Struct, frozen=True, kw_only=True):
     freed: tuple[Freed, ...] = ()
 
 
+class SecretsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The secrets of a job, please (`svc.secrets`): its claimant asks. Errors: 404 unknown, 409 not its claimant (yet),
+    410 it has ended, 403 it may not have them, 503 not now."""
+
+    job: str
+    attempt: int
+    host: str
+    incarnation: str
+
+
+class SecretsReply(msgspec.Struct, frozen=True, kw_only=True):
+    """`sealed`: a JSON object of names and values, sealed to `key`, which came with the attempt's first claim."""
+
+    key: str
+    sealed: bytes
+
+
 class DialRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Dial this relay worker's link port. `nonce` comes back in the link's hello."""
 

@@ -63,7 +63,10 @@ class HostFact(Message, frozen=True, kw_only=True, tag=False):
 
 
 class JobClaimed(HostFact, frozen=True, kw_only=True, tag="job.claimed"):
-    """This host runs this attempt, and no other may."""
+    """This host runs this attempt, and no other may. `key`: its public key (X25519, base64); the attempt's secrets are
+    sealed to that of the first claim, whatever later ones say."""
+
+    key: str = ""
 
 
 class SandboxReady(HostFact, frozen=True, kw_only=True, tag="sandbox.ready"):

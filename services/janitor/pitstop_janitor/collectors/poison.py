@@ -14,6 +14,7 @@ from prometheus_client import Histogram
 from pitstop_common import limits, streams, subjects, telemetry
 from pitstop_common.bus import Bus
 from pitstop_common.pull import Delivery
+from pitstop_common.redact import without_credentials
 from pitstop_janitor.collectors.pulled import PulledCollector, Unusable
 from pitstop_janitor.metrics import JanitorMetrics
 
@@ -75,10 +76,15 @@ class Poison(PulledCollector):
             return False  # another program's, in the same account
         if advisory.stream in _COME_AND_GO and advisory.reason == _DROPPED:
             return False
-        message = await self._load(advisory)
-        body = message.data[: self.bus.nc.max_payload - _HEADER_ROOM]
+        found = await self._load(advisory)
+        data, cut = without_credentials(found.data)
+        message = msgspec.structs.replace(found, data=data)
+        body = data[: self.bus.nc.max_payload - _HEADER_ROOM]
         subject = subjects.dead_letter(advisory.stream, org_of(message.data))
-        ack = await self.bus.store_surely(subject, body, letter_headers(advisory, message, len(body)))
+        headers = letter_headers(advisory, message, len(body))
+        if cut:
+            headers["Pitstop-Cut"] = "a credential in the source of the request"
+        ack = await self.bus.store_surely(subject, body, headers)
         if not ack.duplicate:
             self._reclaimed.labels("message", _reason_label(advisory)).inc()
         return not ack.duplicate

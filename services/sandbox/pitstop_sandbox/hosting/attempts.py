@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, get_args
 
@@ -32,6 +32,7 @@ from pitstop_sandbox.claims import Folders, key_of, patiently
 from pitstop_sandbox.flow import PAUSING
 from pitstop_sandbox.hosting.metrics import HostMetrics
 from pitstop_sandbox.hosting.scheduler import GOES_ON, Scheduler, Verdict, judge
+from pitstop_sandbox.hosting.secrets import ADOPTED_PATIENCE, FRESH_PATIENCE, Fetching, NoSecrets
 from pitstop_sandbox.hosting.tasks import cancelled
 from pitstop_sandbox.ports import FactSink
 from pitstop_sandbox.runner import JobRunner
@@ -70,8 +71,9 @@ class Home(msgspec.Struct, frozen=True, kw_only=True):
     people: People
     facts: Callable[[str], FactSink]
     """For a trace."""
-    runner: Callable[[RunSpec, JobSpec, Start, str, FactSink], JobRunner]
-    """For the spec, the start, its trace and its facts."""
+    secrets: Fetching
+    runner: Callable[[RunSpec, JobSpec, Start, str, FactSink, Mapping[str, str]], JobRunner]
+    """For the spec, the start, its trace, its facts and its secrets."""
     clear: Callable[[str, Path], Awaitable[None]]
     """Removes whatever sandbox there is of an attempt in a folder."""
 
@@ -98,7 +100,7 @@ class Attempt:
     async def announce(self) -> None:
         """Say that it is claimed."""
         self.claimed = True
-        await self._facts.publish(claimed(self.start, self._home.incarnation))
+        await self._facts.publish(claimed(self.start, self._home.incarnation, self._home.secrets.key))
 
     async def command(self, command: Command) -> None:
         """Do what the scheduler says. Returns when it is written down, or the attempt is over."""
@@ -142,7 +144,17 @@ class Attempt:
             await self._home.clear(self.key, self._folder)
             await self._end("spec_missing", "The compiled run is not in SPECS any more. Request it again.")
             return
-        self.runner = self._home.runner(*found, self.start, self._trace or found[0].trace, self._facts)
+        secrets: dict[str, str] = {}
+        if found[1].secrets and not verdict.over:
+            try:
+                patience = ADOPTED_PATIENCE if adopted else FRESH_PATIENCE
+                secrets = await self._home.secrets.fetch(self.start, patience)
+            except NoSecrets as error:
+                self._home.metrics.error("run", error.reason)
+                await self._home.clear(self.key, self._folder)
+                await self._end(error.reason, str(error))
+                return
+        self.runner = self._home.runner(*found, self.start, self._trace or found[0].trace, self._facts, secrets)
         running = asyncio.ensure_future(self.runner.run())
         self._begun.set()
         try:
@@ -191,9 +203,10 @@ def _closed(command: Command) -> str:
     return "stopped"
 
 
-def claimed(start: Start, incarnation: str) -> JobClaimed:
-    """The fact that this process of the host runs an attempt."""
-    return _fact(JobClaimed, start, f"claimed.{incarnation}")
+def claimed(start: Start, incarnation: str, key: str = "") -> JobClaimed:
+    """The fact that this process of the host runs an attempt. `key`: what its secrets are to be sealed to; none for an
+    attempt that is claimed only to be ended."""
+    return _fact(JobClaimed, start, f"claimed.{incarnation}", key=key)
 
 
 def finished(start: Start, result: Result, reason: str, message: str = "") -> JobFinished:

@@ -8,12 +8,32 @@ import msgspec
 
 from pitstop_common import subjects
 from pitstop_common.bus import Bus
-from pitstop_common.errors import Unavailable
-from pitstop_common.messages import AccessReply, AccessRequest, JobView, Result, Start, Stop, encode
+from pitstop_common.errors import PitstopError, Unavailable
+from pitstop_common.messages import (
+    AccessReply,
+    AccessRequest,
+    JobView,
+    Result,
+    SecretsReply,
+    SecretsRequest,
+    Start,
+    Stop,
+    encode,
+)
 
 _ERROR_CODE: Final = "Nats-Service-Error-Code"
+_LATER: Final = ("404", "409")
+"""The log may not have come to the claim, or to the job, yet."""
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+
+class SecretsRefused(PitstopError):
+    """The scheduler does not give the secrets of a job. `later`: it may in a moment."""
+
+    def __init__(self, text: str, *, later: bool) -> None:
+        super().__init__(text)
+        self.later = later
 
 
 class Scheduler:
@@ -30,6 +50,20 @@ class Scheduler:
     async def job(self, job: str) -> JobView | None:
         """A job as the log has it; None: it has none such. Raises Unavailable."""
         return await self._ask("job", AccessRequest(job=job), JobView)
+
+    async def secrets(self, asked: SecretsRequest) -> SecretsReply:
+        """The secrets of a job, sealed to the key of this host. Raises SecretsRefused, Unavailable."""
+        msg = await self._bus.request(subjects.service("secrets"), encode(asked))
+        code = (msg.headers or {}).get(_ERROR_CODE, "")
+        if code:
+            text = (msg.headers or {}).get("Nats-Service-Error", "")
+            if code == "503":
+                raise Unavailable(text)
+            raise SecretsRefused(text, later=code in _LATER)
+        try:
+            return msgspec.json.decode(msg.data, type=SecretsReply)
+        except msgspec.MsgspecError:
+            raise Unavailable("the scheduler's answer with secrets makes no sense") from None
 
     async def _ask(self, verb: str, question: msgspec.Struct, answer: type[T]) -> T | None:
         msg = await self._bus.request(subjects.service(verb), encode(question))

@@ -9,6 +9,7 @@ from typing import Final
 from pitstop_common.spec import StepSpec
 from pitstop_sandbox.events import Exports
 from pitstop_sandbox.model import JobState
+from pitstop_sandbox.steps.secret_values import NO_SECRETS, SecretValues
 
 JOB_FOLDER: Final = "/run/pitstop"
 BIN_FOLDER: Final = "/opt/pitstop/bin"
@@ -26,17 +27,20 @@ FILES: Final = {
 _SUFFIX: Final = {"python": ".py", "pwsh": ".ps1"}
 
 
-def surroundings(state: JobState, step: int, workspace: str, exports: Exports | None = None) -> dict[str, str]:
+def surroundings(
+    state: JobState, step: int, workspace: str, exports: Exports | None = None, secrets: SecretValues = NO_SECRETS
+) -> dict[str, str]:
     """The environment of a step (0: of the job before its first). `exports`: what the current step has exported
-    so far, on top of what those before it did; None: the step has only begun."""
+    so far, on top of what those before it did; None: the step has only begun. Variables that the workflow, the job or
+    the step sets stand above `secrets` of the same name."""
     layer = exports or Exports()
     spec = state.spec(step) if step else None
     base = _base(state, workspace)
-    env = {**base, **state.job.env, **state.env, **layer.env, **(spec.env if spec else {})}
+    env = {**base, **secrets.env, **state.job.env, **state.env, **layer.env, **(spec.env if spec else {})}
     if spec is not None and spec.id:
         env["GITHUB_ACTION"] = spec.id
     env["PATH"] = _path(env.get("PATH") or _PATH, (*state.path, *layer.path))
-    return env
+    return {name: secrets.show(value) for name, value in env.items()}
 
 
 def _base(state: JobState, workspace: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from pitstop_sandbox.steps.folder import Tampered
 from pitstop_sandbox.steps.lines import Lines
 from pitstop_sandbox.steps.masks import Masks
 from pitstop_sandbox.steps.pump import Pump, Send
+from pitstop_sandbox.steps.secret_values import SecretValues
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,16 +41,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return f"step-{self.spec.index}-{self.tries}"
 
 
-def plan(state: JobState, step: int, workspace: str, job_folder: Path, masks: Sequence[str], stored: int) -> Plan:
+def plan(state: JobState, step: int, workspace: str, job_folder: Path, secrets: SecretValues, stored: int) -> Plan:
     """The plan of the try that the state has in progress."""
     spec = state.spec(step)
     return Plan(
         spec=spec,
         tries=state.step(step).tries,
-        env=environment.surroundings(state, step, workspace),
+        env=environment.surroundings(state, step, workspace, secrets=secrets),
         cwd=environment.folder(spec, workspace),
         shells=state.shells,
-        masks=(*masks, *state.masks),
+        masks=(*secrets.masks, *map(secrets.show, state.masks)),
         job_folder=job_folder,
         stored=stored,
     )
@@ -62,6 +64,9 @@ class Try(Protocol):
 
     async def kill(self, *, force: bool) -> None:
         """End it and what it started: TERM, or KILL."""
+
+    def forget(self) -> None:
+        """Its end is written down: remove its raw output, in which nothing is masked, from the disk."""
 
 
 class ScriptTry:
@@ -84,7 +89,8 @@ class ScriptTry:
         except (BackendError, Tampered, OSError) as error:
             if isinstance(error, BackendError) and error.code != "spawn_failed":
                 raise
-            return StepEnded(step=plan.spec.index, tries=plan.tries, error=f"it could not be started: {error}")
+            told = masks.hide(f"it could not be started: {error}")
+            return StepEnded(step=plan.spec.index, tries=plan.tries, error=told)
         if self._signal:
             await process.signal(self._signal, tree=True)
         if process.spool is None:
@@ -93,7 +99,7 @@ class ScriptTry:
         code = await _to_the_end(process, pump)
         exports, warnings = github.collect(plan.job_folder)
         if warnings:
-            await pump.extra([f"::warning::{warning}" for warning in warnings])
+            await pump.extra([masks.hide(f"::warning::{warning}") for warning in warnings])
         learnt = tuple(value for value in masks.values if value not in plan.masks)
         return StepEnded(step=plan.spec.index, tries=plan.tries, exit_code=code, exports=exports, masks=learnt,
                          tail=tuple(lines.tail))  # fmt: skip
@@ -103,6 +109,12 @@ class ScriptTry:
         self._signal = signal.SIGKILL if force else signal.SIGTERM
         if self._process is not None:
             await self._process.signal(self._signal, tree=True)
+
+    def forget(self) -> None:
+        """See Try."""
+        if self._process is not None and self._process.spool is not None:
+            with contextlib.suppress(OSError):
+                self._process.spool.unlink()
 
     async def _start(self) -> Process:
         plan = self._plan

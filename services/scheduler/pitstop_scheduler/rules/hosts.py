@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pitstop_common import messages as m
-from pitstop_common.limits import RETRIES
+from pitstop_common.limits import MAX_SEAL_CHARS, RETRIES
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.model import Job
 from pitstop_scheduler.tick import Stored, Tick, end, of_claimant, rearm, report
@@ -26,7 +26,9 @@ def claimed(tick: Tick, fact: m.JobClaimed, _: Stored) -> None:
         tick.emit(c.Stray(fact.org, fact.run, fact.job, fact.attempt, fact.host, fact.id))
         return
     if (job.host, job.incarnation) != (fact.host, fact.incarnation):
-        tick.emit(c.Claimed(job.id, job.attempt, fact.host, fact.incarnation))
+        # Its secrets are sealed to this key: a later claim in the same host's name must not bring another.
+        key = job.seal if job.host else fact.key[:MAX_SEAL_CHARS]
+        tick.emit(c.Claimed(job.id, job.attempt, fact.host, fact.incarnation, key))
 
 
 def ready(tick: Tick, fact: m.SandboxReady, _: Stored) -> None:
