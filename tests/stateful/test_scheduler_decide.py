@@ -21,8 +21,8 @@ from pitstop_scheduler.draft import Draft
 from pitstop_scheduler.fold import fold
 from pitstop_scheduler.grants import reason_to_wait
 from pitstop_scheduler.model import State
+from pitstop_scheduler.proof import Checker
 from pitstop_scheduler.tick import Stored
-from pitstop_scheduler.verify import Checker
 
 ORGS = ("acme", "beta")
 HOSTS = ("h1", "h2")

@@ -14,10 +14,10 @@ from pitstop_scheduler.decide import decide
 from pitstop_scheduler.effects import Publish, effects
 from pitstop_scheduler.fold import fold
 from pitstop_scheduler.model import State
+from pitstop_scheduler.proof import Checker
 from pitstop_scheduler.rooms import fair_shares, sharer
 from pitstop_scheduler.snapshot import differences, frames, freeze, restore
 from pitstop_scheduler.tick import Stored
-from pitstop_scheduler.verify import Checker
 
 PARTITIONS = 3
 POOL = "default"

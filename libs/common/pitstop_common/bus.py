@@ -247,6 +247,14 @@ class Bus:
             raise APIError.from_error(reply["error"])
         return reply
 
+    async def heard(self) -> None:
+        """Returns when the server has heard all that was sent before, subscriptions too; however long it is away."""
+        while True:
+            with contextlib.suppress(Unavailable, APIError):
+                await self.api("INFO", {})
+                return
+            await asyncio.sleep(0.1)
+
     async def drain(self, timeout: float = 5.0) -> None:
         """Flush what was published and close; at once when the server is gone."""
         with contextlib.suppress(Exception):

@@ -120,7 +120,7 @@ class Host:
         for loop in (lambda: presence.hearts(self._isolated), presence.rooms, self._commands.pull, self._starts.pull,
                      self._leftovers.every_minute):  # fmt: skip
             self._loops.append(self._group.create_task(for_ever(loop)))
-        await self._runtime.bus.nc.flush()
+        await self._runtime.bus.heard()
         self._runtime.ready(host=self.id, incarnation=self.incarnation, backend=self._backend.name)
 
     async def stop(self) -> None:

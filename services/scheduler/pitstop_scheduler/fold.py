@@ -28,15 +28,25 @@ from pitstop_scheduler.transitions import (
 
 def fold(state: State, record: c.Record, sequence: int) -> None:
     """Take in one record, stored at `sequence`."""
+    begin(state, record, sequence)
+    for change in record.changes:
+        step(state, change, sequence)
+    state.forget(record.published_to)
+
+
+def begin(state: State, record: c.Record, sequence: int) -> None:
+    """Take in a record's head. Each of its changes and the forgetting follow."""
     state.head, state.epoch, state.owner = sequence, record.epoch, record.owner
     state.records += 1
     state.watermark = max(state.watermark, record.watermark)
     state.now = max(state.now, record.now)
-    for change in record.changes:
-        apply(state, change)
-        if isinstance(change, c.RunEnded):
-            state.ended.append((sequence, change.run))
-    state.forget(record.published_to)
+
+
+def step(state: State, change: c.AnyChange, sequence: int) -> None:
+    """Take in one change of the record at `sequence`. Raises as `apply`."""
+    apply(state, change)
+    if isinstance(change, c.RunEnded):
+        state.ended.append((sequence, change.run))
 
 
 def apply(state: State, change: c.AnyChange) -> None:

@@ -50,7 +50,7 @@ async def main(runtime: Runtime, config: Config) -> None:
                 await partition.followed.wait()
             tasks.create_task(contexts.renew_all(runtime.stopping))
             await Api(bus, logs, intake, people, reading, policy, contexts, metrics).serve(runtime.service)
-            await bus.nc.flush()  # the endpoints are heard of before anybody is told to ask
+            await bus.heard()  # the endpoints are heard of before anybody is told to ask
             runtime.ready()
             await _observe(metrics, logs, runtime.stopping)
     finally:

@@ -1,8 +1,9 @@
 """`verify`: folds the log again and proves what the product is trusted for. Says what is wrong, and where.
 
-Proved: no limit was exceeded by a grant, each job was granted once per attempt and gave its slot back once, each run
-ended once and after all its jobs, and the read models agree with the fold. From the log's beginning, or, when that was
-trimmed, from the oldest snapshot on; each snapshot behind that is compared with the fold.
+Proved (`proof`): no limit was exceeded by a grant, each job was granted once per attempt and gave its slot back once,
+each run ended once and after all its jobs. And the read models agree with the fold, those of ended runs and of living.
+From the log's beginning, or, when that was trimmed, from the oldest snapshot on; each snapshot behind that is compared
+with the fold.
 """
 
 from __future__ import annotations
@@ -15,116 +16,30 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
+import msgspec
 from nats.errors import Error as NatsError
 
 from pitstop_common import messages as m
-from pitstop_common.bucket import Bucket
+from pitstop_common.bucket import Bucket, Entry
 from pitstop_common.bus import Bus, connected
 from pitstop_common.errors import PitstopError, Unavailable
+from pitstop_common.limits import VIEWS_KEPT
 from pitstop_common.pull import read_all
 from pitstop_common.streams import DEC, IN, partitions_of
 from pitstop_common.subjects import decisions
 from pitstop_scheduler import changes as c
-from pitstop_scheduler.fold import fold
-from pitstop_scheduler.grants import org_limit, project_limit
 from pitstop_scheduler.model import State
 from pitstop_scheduler.pool import Lease
+from pitstop_scheduler.proof import Checker, Model
 from pitstop_scheduler.rooms import sharer
 from pitstop_scheduler.snapshot import Manifest, differences
 from pitstop_scheduler.snapshot_store import Snapshots
-from pitstop_scheduler.transitions import HOLDS_SLOT, IllegalTransition
-from pitstop_scheduler.views import job_view, run_view
 
-_ATTEMPTS: Final = 10
 _TRIMMED_MEANWHILE: Final = 3
 """The log can be trimmed between the look at the snapshots and the reading: so many looks."""
 _LOOK: Final = 0.25
 _LOOKS: Final = 12
 """The read models trail the log a little: so many looks, so far apart in seconds."""
-
-
-class Checker:
-    """Folds records and collects what is wrong."""
-
-    def __init__(self, start: State | None = None) -> None:
-        self.state = state = start or State()
-        self.start = state.head
-        """Proved from behind this record on; 0: from the beginning."""
-        self.wrong: list[str] = []
-        self.records = 0
-        self.granted = {(job.id, job.attempt) for job in state.jobs.values() if job.attempt}
-        self.ended = {*state.known, *(run.id for run in state.runs.values() if run.result)}
-        self.queued = {*state.known, *state.runs}
-
-    def take(self, sequence: int, record: c.Record) -> None:
-        """One record, in order."""
-        self.records += 1
-        if record.after >= 0 and record.after != self.state.head:
-            self._say(sequence, f"comes after record {record.after}, the one before it here is {self.state.head}")
-        if record.watermark < self.state.watermark or record.epoch < self.state.epoch:
-            self._say(sequence, "goes back: its watermark or epoch is below an earlier one")
-        lowered = any(isinstance(change, c.Limits | c.Defaults) for change in record.changes)
-        for change in record.changes:
-            self._check(sequence, change)
-        try:
-            fold(self.state, record, sequence)
-        except (IllegalTransition, KeyError, AssertionError) as error:
-            self._say(sequence, f"cannot be folded: {error!r}")
-            return
-        if not lowered:
-            self._limits(sequence, record)
-
-    def _check(self, sequence: int, change: c.AnyChange) -> None:
-        if isinstance(change, c.Queued):
-            if self.state.source_of(change.run) is not None:
-                self._say(sequence, f"run {change.run} is queued a second time")
-            elif change.run in self.queued:  # so long after its end that it may come again
-                self.ended.discard(change.run)
-                self.granted -= {(job, attempt) for job, *_ in change.jobs for attempt in range(1, _ATTEMPTS)}
-            self.queued.add(change.run)
-        elif isinstance(change, c.Granted):
-            if (change.job, change.attempt) in self.granted:
-                self._say(sequence, f"job {change.job} attempt {change.attempt} is granted a second time")
-            self.granted.add((change.job, change.attempt))
-        elif isinstance(change, c.RunEnded):
-            if change.run in self.ended:
-                self._say(sequence, f"run {change.run} ends a second time")
-            self.ended.add(change.run)
-
-    def _limits(self, sequence: int, record: c.Record) -> None:
-        for change in record.changes:
-            job = self.state.job(change.job) if isinstance(change, c.Granted) else None
-            run = self.state.run(job.run) if job else None
-            if job is None or run is None:
-                continue
-            org = self.state.org(run.org)
-            limit = org_limit(self.state, run.org)
-            if limit and org.used > limit:
-                self._say(sequence, f"org {run.org} holds {org.used} slots; its limit is {limit}")
-            pool = self.state.pool(job.pool)
-            if self.state.partitions > 1 and pool.room > pool.share:
-                self._say(sequence, f"{pool.room} jobs are on hosts of pool {job.pool}; {pool.share} places are theirs")
-            limit = project_limit(self.state, run.org, run.project)
-            if limit and org.used_by_project.get(run.project, 0) > limit:
-                self._say(sequence, f"project {run.org}/{run.project} is over its limit of {limit}")
-
-    def sums(self) -> None:
-        """The counters that are kept agree with the jobs they count."""
-        used: dict[str, int] = {}
-        for job in self.state.jobs.values():
-            if job.status in HOLDS_SLOT:
-                org = self.state.runs[job.run].org
-                used[org] = used.get(org, 0) + 1
-        for name, org_ in self.state.orgs.items():
-            if org_.used != used.get(name, 0):
-                self.wrong.append(f"org {name} counts {org_.used} slots in use, its jobs hold {used.get(name, 0)}")
-        for run in self.state.runs.values():
-            jobs = [self.state.jobs[job] for job in run.jobs]
-            if bool(run.result) != all(job.status == "finished" for job in jobs):
-                self.wrong.append(f"run {run.id} has result {run.result!r}, its jobs: {[job.status for job in jobs]}")
-
-    def _say(self, sequence: int, text: str) -> None:
-        self.wrong.append(f"record {sequence}: {text}")
 
 
 async def check(bus: Bus, partition: int = 0) -> Checker:
@@ -141,26 +56,19 @@ async def check(bus: Bus, partition: int = 0) -> Checker:
         raise Unavailable(f"the log of partition {partition} starts at record {log[0][0]}, and no snapshot reaches it")
     await _fold(checker, log, {one.head: one for one in manifests}, snapshots)
     checker.sums()
-    wrong = await _read_models(bus, checker.state)
+    wrong = await _read_models(bus, checker)
     for _ in range(_LOOKS):
         if not wrong:
             break
         await asyncio.sleep(_LOOK)
-        wrong = await _read_models(bus, checker.state)
+        wrong = await _read_models(bus, checker)
     checker.wrong += wrong
     return checker
 
 
-async def _read_models(bus: Bus, state: State) -> list[str]:
+async def _read_models(bus: Bus, checker: Checker) -> list[str]:
     stored = await Bucket(bus, "runs").scan()
-    wrong: list[str] = []
-    for run in state.runs.values():
-        if run.result:
-            wrong += _compare(stored, f"{run.org}.{run.id}", run_view(run, 0), m.decode_run_view)
-            for id in run.jobs:
-                view = job_view(state.jobs[id], run, 0)
-                wrong += _compare(stored, f"{run.org}.{run.id}.{id}", view, m.decode_job_view)
-    return wrong
+    return [fault for key, wanted in checker.models().items() for fault in _compare(checker.state, stored, key, wanted)]
 
 
 async def _start(snapshots: Snapshots, manifests: list[Manifest], log: list[tuple[int, c.Record]]) -> Checker | None:
@@ -202,18 +110,39 @@ async def check_all(bus: Bus) -> list[Checker]:
                 lent = state.pool(name).leases.get(checker.state.partition, Lease()).given
                 if pool.given > lent:
                     checker.wrong.append(f"it was given {pool.given} places of pool {name}, and {lent} were lent to it")
+    checkers[0].wrong += await _strangers(bus, checkers)
     return checkers
 
 
-def _compare(stored: dict[str, Any], key: str, wanted: Any, decode: Any) -> Iterator[str]:
+def _compare(state: State, stored: dict[str, Entry], key: str, wanted: Model) -> Iterator[str]:
+    """What of a read model is not as the log has it. One that is newer than what was read of the log is passed over."""
     entry = stored.get(key)
-    if entry is None:
-        yield f"read model {key} is missing"
+    if entry is None or entry.value is None:
+        ended = wanted.get("finished", 0.0)
+        if not ended or ended > state.now - VIEWS_KEPT:  # the janitor removes older ones
+            yield f"read model {key} is missing"
         return
-    found = decode(entry.value)
-    for name in ("status", "result"):
-        if getattr(found, name) != getattr(wanted, name):
-            yield f"read model {key}: {name} is {getattr(found, name)}, the log has {getattr(wanted, name)}"
+    try:
+        found = (m.decode_run_view if key.count(".") == 1 else m.decode_job_view)(entry.value)
+    except msgspec.MsgspecError as error:
+        yield f"read model {key} cannot be read: {error}"
+        return
+    if found.seq <= state.head:
+        for name, value in wanted.items():
+            if getattr(found, name) != value:
+                yield f"read model {key}: {name} is {getattr(found, name)!r}, the log has {value!r}"
+
+
+async def _strangers(bus: Bus, checkers: list[Checker]) -> list[str]:
+    """Read models of what was never queued. Only a log that is there from its beginning can say so."""
+    if any(checker.start for checker in checkers):
+        return []
+    stored = await Bucket(bus, "runs").scan()
+    known = {run for checker in checkers for run in checker.queued}
+    if any(key.split(".")[1] not in known for key in stored):  # or it was queued after its log was read
+        again = [await check(bus, checker.state.partition) for checker in checkers]
+        known = {run for checker in again for run in checker.queued}
+    return [f"read model {key}: the log knows no such run" for key in stored if key.split(".")[1] not in known]
 
 
 def command(arguments: list[str]) -> int:
