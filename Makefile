@@ -25,8 +25,9 @@ test: setup ## every test
 	@$(BIN)/pytest
 
 RUNS ?= 10000
-chaos: setup ## kill everything at random while runs go on; RUNS=10000 SEED=7 (each has a default)
-	@$(BIN)/python -m tests.chaos --runs $(RUNS) $(if $(SEED),--seed $(SEED))
+chaos: setup ## kill everything at random while runs go on; RUNS=10000 SEED=7 PARTITIONS=16 CLUSTER=3 (each has a default)
+	@$(BIN)/python -m tests.chaos --runs $(RUNS) $(if $(SEED),--seed $(SEED)) \
+	    $(if $(PARTITIONS),--partitions $(PARTITIONS)) $(if $(CLUSTER),--cluster)
 
 check: setup ## format, lint, types, import contracts, generated files
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .

@@ -10,9 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import msgspec
 import uvloop
 from tests.chaos.real import REAL
-from tests.chaos.world import PLAYED, Outcome, Plan, play
+from tests.chaos.world import CLUSTERED, PLAYED, Outcome, Plan, play
 
 _RUNS_A_SECOND = 40
 _MANY = 1000
@@ -46,15 +47,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--real", action="store_true", help="in real sandboxes: fewer runs, and each takes seconds")
     parser.add_argument("--folder", type=Path, help="an empty folder for logs, streams and evidence, which is kept")
+    parser.add_argument("--cluster", action="store_true", help="three nats-servers, each stream on all of them")
+    parser.add_argument("--partitions", type=int, default=1, help="decision logs")
     parser.add_argument("--acts", action="store_true", help="print what was done to the system")
     asked = parser.parse_args()
     print(f"seed = {asked.seed}, runs = {asked.runs}", flush=True)
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="pitstop-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     made = plan_of_real(asked.runs, asked.seed) if asked.real else plan(asked.runs, asked.seed)
+    made = msgspec.structs.replace(made, clustered=asked.cluster, partitions=asked.partitions)
+    scene = REAL if asked.real else CLUSTERED if asked.cluster else PLAYED
     print(f"logs, streams and evidence: {folder}; removed when all is well", flush=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        outcome = runner.run(play(folder, made, REAL if asked.real else PLAYED))
+        outcome = runner.run(play(folder, made, scene))
     if asked.acts:
         print("\n".join(outcome.acts))
     report(outcome)

@@ -9,8 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from functools import partial
 from typing import Final
 
+from tests.chaos.cluster import NODES
 from tests.chaos.disk import full_streams
 from tests.chaos.load import Loader
 from tests.chaos.processes import Service, System
@@ -25,6 +27,11 @@ EVERYTHING: Final = {
     "starts again": 12, "full disk": 5, "full streams": 5,
 }  # fmt: skip
 """How often each is chosen, of their sum."""
+CLUSTER: Final = {
+    "kill owner": 12, "kill scheduler": 8, "kill janitor": 6, "kill host": 12, "stop owner": 6, "cut": 6, "hold": 8,
+    "limits": 4, "starts again": 8, "kill node": 16, "isolate node": 10, "stop node": 8,
+}  # fmt: skip
+"""On three servers: never is more than one of them away."""
 HOSTS: Final = {"kill host": 60, "kill server": 20, "cut": 10, "starts again": 10}
 
 _DEED: Final = ContextVar("deed", default="")
@@ -114,6 +121,29 @@ class Havoc:
         seconds = self._chance.uniform(0.3, 2.0)
         self._say(f"kill nats-server for {seconds:.1f} s")
         await self.system.kill_server(seconds)
+        self._server_rests = time.monotonic() + SERVER_REST
+        self._busy.discard("server")
+
+    async def _kill_node(self) -> None:
+        await self._away("kill nats-server", 0.5, 4.0, self.system.kill_node)
+
+    async def _stop_node(self) -> None:
+        """Longer than an election: it wakes up as the leader that it was."""
+        await self._away("stop nats-server", 6.0, 10.0, self.system.stop_node)
+
+    async def _isolate_node(self) -> None:
+        silently = self._chance.random() < 0.5
+        await self._away("cut off nats-server", 6.0, 10.0, partial(self.system.isolate, silently=silently))
+
+    async def _away(
+        self, what: str, least: float, most: float, do: Callable[[int, float], Coroutine[None, None, None]]
+    ) -> None:
+        if self._server_rests > time.monotonic() or "server" in self._busy:
+            return
+        self._busy.add("server")
+        number, seconds = self._chance.randrange(NODES), self._chance.uniform(least, most)
+        self._say(f"{what} n{number} for {seconds:.1f} s")
+        await do(number, seconds)
         self._server_rests = time.monotonic() + SERVER_REST
         self._busy.discard("server")
 

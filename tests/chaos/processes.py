@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tests.chaos.cluster import Cluster, Doors
 from tests.chaos.disk import Disk, Server
 from tests.chaos.proxy import Deaf, Proxy
 
@@ -40,7 +41,7 @@ class Service:
         self.name = name
         self.kind = name.partition("-")[0]
         self.killed: list[Kill] = []
-        self.proxy: Proxy
+        self.proxy: Proxy | Doors
         self.process: subprocess.Popen[bytes] | None = None
         self.stopped = False
         self._module, self._settings = module, settings
@@ -66,7 +67,7 @@ class Service:
         (self.folder / "ready.json").unlink(missing_ok=True)
         env = {
             "PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]]), "CHAOS": token,
-            "PITSTOP_NATS_URL": f"nats://127.0.0.1:{self.proxy.port}", "PITSTOP_DIR": str(self.folder),
+            "PITSTOP_NATS_URL": self.proxy.url, "PITSTOP_DIR": str(self.folder),
             "PITSTOP_READY_FILE": str(self.folder / "ready.json"),
             **{f"PITSTOP_{name.upper()}": value for name, value in self._settings.items() if name.islower()},
             **{name: value for name, value in self._settings.items() if name.isupper()},
@@ -134,8 +135,9 @@ class Service:
 class System:
     """A server and services. `token` marks all their processes, whatever becomes of them."""
 
-    def __init__(self, folder: Path, services: list[Service]) -> None:
+    def __init__(self, folder: Path, services: list[Service], *, clustered: bool = False) -> None:
         self.folder = folder
+        self.cluster = Cluster(folder) if clustered else None
         self.token = secrets.token_hex(8)
         self.services = services
         self.disk = Disk(folder / "nats" / "jetstream")
@@ -147,11 +149,14 @@ class System:
 
     async def start(self) -> None:
         """Everything, one after the other: the first makes the streams."""
-        await asyncio.to_thread(self.disk.start)
-        await self.server.start()
-        await self.deaf.listen(self.server.port)
+        if self.cluster is None:
+            await asyncio.to_thread(self.disk.start)
+            await self.server.start()
+            await self.deaf.listen(self.server.port)
+        else:
+            await self.cluster.start()
         for service in self.services:
-            service.proxy = Proxy(self.server.port)
+            service.proxy = Doors(self.cluster.ports) if self.cluster else Proxy(self.server.port)
             await service.proxy.start()
             service.start(self.token)
         for service in self.services:
@@ -167,6 +172,45 @@ class System:
         await self.server.start()
         self.down.append((before, time.time()))
         await self.deaf.listen(self.server.port)
+
+    async def kill_node(self, number: int, seconds: float) -> None:
+        """kill -9 of a server of the cluster, and a new one after `seconds`."""
+        assert self.cluster is not None
+        before = time.time()
+        await self.cluster.kill(number)
+        self.server_kills += 1
+        await asyncio.sleep(seconds)
+        await self.cluster.revive(number)
+        self.down.append((before, time.time()))
+
+    async def isolate(self, number: int, seconds: float, *, silently: bool) -> None:
+        """Cut a server of the cluster off from everybody for a while."""
+        assert self.cluster is not None
+        before = time.time()
+        doors = [service.proxy for service in self.services if isinstance(service.proxy, Doors)]
+        self.cluster.isolate(number, doors, silently=silently)
+        await asyncio.sleep(seconds)
+        self.cluster.rejoin(number, doors)
+        self.down.append((before, time.time()))
+
+    async def stop_node(self, number: int, seconds: float) -> None:
+        """SIGSTOP a server of the cluster for a while."""
+        assert self.cluster is not None
+        before, pid = time.time(), self.cluster.nodes[number].pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        self.down.append((before, time.time()))
+
+    def slow_consumers(self) -> int:
+        """How many clients the server has cut off because they did not read."""
+        return 0 if self.cluster else self.server.slow_consumers()
+
+    def url(self) -> str:
+        """For a client that nothing happens to."""
+        return self.cluster.url() if self.cluster else self.server.url()
 
     @property
     def kills(self) -> int:
@@ -197,6 +241,8 @@ class System:
             if hasattr(service, "proxy"):
                 await service.proxy.close()
         await self.server.stop()
+        if self.cluster is not None:
+            await self.cluster.close()
         self.disk.close()
 
     def left(self) -> list[str]:

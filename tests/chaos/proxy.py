@@ -24,6 +24,11 @@ class Proxy:
         self._server: asyncio.Server
         self.port = 0
 
+    @property
+    def url(self) -> str:
+        """For a client of nats-server."""
+        return f"nats://127.0.0.1:{self.port}"
+
     async def start(self) -> None:
         """Returns when it listens."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.chaos.havoc import EVERYTHING
 from tests.chaos.real import REAL
-from tests.chaos.world import Plan, play
+from tests.chaos.world import CLUSTERED, Plan, play
 
 KILLS = 20
 
@@ -26,6 +27,20 @@ async def test_500_runs_survive_20_kills_of_everything(tmp_path: Path) -> None:
     assert outcome.old_starts >= 500
     assert outcome.slow_consumers >= 1
     assert set(EVERYTHING) - set(outcome.deeds) <= {"full disk"}  # which only root can fill
+
+
+@pytest.mark.timeout(240)
+async def test_a_cluster_of_three_loses_one_server_after_the_other(tmp_path: Path) -> None:
+    """Killed, stopped for longer than an election, cut off from everybody; sixteen partitions, each stream thrice."""
+    deeds = {"kill node": 3, "stop node": 2, "isolate node": 2, "kill owner": 2, "kill host": 2, "cut": 1}
+    plan = Plan(runs=100, seed=5, kills=3, gap=0.7, seconds=10.0, partitions=16, clustered=True)
+    outcome = await play(tmp_path, plan, msgspec.structs.replace(CLUSTERED, deeds=deeds))
+    print(outcome.line())
+    print(outcome.details())
+    assert not outcome.wrong, "\n".join([*outcome.wrong, *outcome.acts])
+    assert outcome.figures.requested == outcome.figures.ended >= 100
+    assert (outcome.figures.lost, outcome.figures.twice, outcome.figures.leaked) == (0, 0, 0)
+    assert set(outcome.deeds) == set(deeds)
 
 
 @pytest.mark.timeout(240)

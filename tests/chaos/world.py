@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from nats.errors import Error as NatsError
 from tests.chaos import evidence
 from tests.chaos.aftermath import After, aftermath
 from tests.chaos.checker import Checker, Copy, Figures
-from tests.chaos.havoc import EVERYTHING, Havoc
+from tests.chaos.cluster import NODES
+from tests.chaos.havoc import CLUSTER, EVERYTHING, Havoc
 from tests.chaos.load import Letter, Loader, letters
 from tests.chaos.processes import Kill, Service, System
 
@@ -42,6 +44,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Over which the requests are spread."""
     slots: int = 5
     """At most, of an org; each host has room for twice as many."""
+    partitions: int = 1
+    clustered: bool = False
+    """On three servers, each stream on all of them."""
+
+    def settings(self) -> dict[str, str]:
+        """Of every service."""
+        return {"partitions": str(self.partitions), "replicas": str(self.replicas)}
+
+    @property
+    def replicas(self) -> int:
+        """Copies of each stream."""
+        return NODES if self.clustered else 1
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,12 +111,12 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
 
 def played_services(folder: Path, plan: Plan) -> list[Service]:
     """3 schedulers, 2 janitors, 2 hosts."""
-    everyone = [Service(folder, f"scheduler-{n}", "pitstop_scheduler") for n in (1, 2, 3)]
-    everyone += [Service(folder, f"janitor-{n}", "pitstop_janitor") for n in (1, 2)]
+    everyone = [Service(folder, f"scheduler-{n}", "pitstop_scheduler", **plan.settings()) for n in (1, 2, 3)]
+    everyone += [Service(folder, f"janitor-{n}", "pitstop_janitor", **plan.settings()) for n in (1, 2)]
     for n in (1, 2):
         everyone.append(Service(
             folder, f"sandbox-{n}", "tests.chaos.played_host", sandbox="fake", capacity=str(2 * plan.slots),
-            host_id=f"host-{n}", CHAOS_EVIDENCE=str(folder / "evidence"),
+            host_id=f"host-{n}", CHAOS_EVIDENCE=str(folder / "evidence"), **plan.settings(),
         ))  # fmt: skip
     return everyone
 
@@ -117,16 +131,18 @@ PLAYED: Final = Scene(
     judge=played_steps, long_after=True,
 )  # fmt: skip
 
+CLUSTERED: Final = msgspec.structs.replace(PLAYED, deeds=CLUSTER, long_after=False)
+
 
 async def play(folder: Path, plan: Plan, scene: Scene = PLAYED) -> Outcome:
     """All of it. Leaves no process, whatever happens. Raises AssertionError when a service ends by itself."""
     chance = random.Random(plan.seed)
     (folder / "evidence").touch()
-    system = System(folder, scene.services(folder, plan))
+    system = System(folder, scene.services(folder, plan), clustered=plan.clustered)
     try:
         await system.start()
-        async with connected(system.server.url(), "chaos") as bus:
-            await provision(bus)
+        async with connected(system.url(), "chaos") as bus:
+            await provision(bus, partitions=plan.partitions, replicas=plan.replicas)
             copy = Copy(bus)
             await copy.begin()
             loader = Loader(bus, random.Random(chance.random()), plan.slots)
@@ -145,7 +161,7 @@ async def play(folder: Path, plan: Plan, scene: Scene = PLAYED) -> Outcome:
             wrong += late + after.wrong + checker.wrong + await asyncio.to_thread(verify, system)
         wrong += await _ending(system)
         return Outcome(figures=checker.figures, kills=system.kills, wrong=wrong, acts=havoc.acts, settled=settled,
-                       deeds=dict(havoc.counts), slow_consumers=system.server.slow_consumers(),
+                       deeds=dict(havoc.counts), slow_consumers=system.slow_consumers(),
                        old_starts=after.old_starts, lost_hosts=len(after.lost))  # fmt: skip
     finally:
         await system.close()
@@ -158,7 +174,7 @@ async def settle(bus: Bus) -> tuple[float, list[str]]:
     while quiet < 3:
         try:
             left = await _left(bus)
-        except PitstopError as error:
+        except (PitstopError, NatsError, TimeoutError) as error:  # a server is away, or an election is under way
             left = str(error)
         if left != before:
             before, moved = left, time.monotonic()
@@ -183,7 +199,7 @@ async def _left(bus: Bus) -> str:
 
 async def _unfinished(bus: Bus) -> list[str]:
     """Runs that were accepted, and of which `run.finished` was not told."""
-    accepted = await _subjects(bus, streams.IN, "in.0.run.accepted.>")
+    accepted = await _subjects(bus, streams.IN, "in.*.run.accepted.>")
     finished = await _subjects(bus, streams.EVENTS, "run.finished.>")
     return sorted(accepted - finished)
 
@@ -202,7 +218,7 @@ async def _subjects(bus: Bus, stream: str, pattern: str) -> set[str]:
 def verify(system: System) -> list[str]:
     """`pitstop verify`, as an operator runs it."""
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path[1:]),
-           "PITSTOP_NATS_URL": system.server.url()}  # fmt: skip
+           "PITSTOP_NATS_URL": system.url()}  # fmt: skip
     said = subprocess.run(
         [sys.executable, "-m", "pitstop_scheduler", "verify"], env=env, capture_output=True, text=True, timeout=120
     )

@@ -31,6 +31,9 @@ REQUEST_TIMEOUT: Final = 1.0
 _WRONG_LAST: Final = frozenset({10071, 10164})
 _NO_ROOM: Final = frozenset({10023, 10028, 10047, 10077})
 """The account's, the server's or the stream's storage is full: until somebody makes room, or something is dropped."""
+_PASSING: Final = frozenset({10009, 10041, 10118, 10158})
+"""In a cluster: not the leader any more, no quorum, offline; and the same id is on its way already, as after a retry of
+what nobody has answered yet."""
 _PENDING_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -83,7 +86,7 @@ def _take_ack(future: asyncio.Future[Any], msg: Msg) -> None:
         future.set_exception(WrongLastSequence(ack.error.description))
     elif ack.error.err_code in _NO_ROOM:
         future.set_exception(Unavailable(f"JetStream has no room: {ack.error.description}"))
-    elif ack.error.code == 503:
+    elif ack.error.code == 503 or ack.error.err_code in _PASSING:
         future.set_exception(Unavailable(ack.error.description))
     else:
         future.set_exception(Refused(ack.error.err_code, ack.error.description))
@@ -135,8 +138,8 @@ class Bus:
 
         try:
             nc = await nats.connect(
-                url, name=name, max_reconnect_attempts=attempts, reconnect_time_wait=0.1, allow_reconnect=True,
-                connect_timeout=2, error_cb=on_error, disconnected_cb=lost, reconnected_cb=back,
+                url.split(","), name=name, max_reconnect_attempts=attempts, reconnect_time_wait=0.1,
+                allow_reconnect=True, connect_timeout=2, error_cb=on_error, disconnected_cb=lost, reconnected_cb=back,
                 inbox_prefix=inbox_prefix(url), pending_size=_PENDING_BYTES, ping_interval=5,
                 max_outstanding_pings=2,
             )  # fmt: skip
@@ -244,6 +247,8 @@ class Bus:
         msg = await self.request(f"$JS.API.{subject}", json.dumps(body).encode(), timeout)
         reply: dict[str, Any] = json.loads(msg.data)
         if "error" in reply:
+            if reply["error"].get("code") == 503 or reply["error"].get("err_code") in _PASSING:
+                raise Unavailable(str(reply["error"].get("description")))
             raise APIError.from_error(reply["error"])
         return reply
 

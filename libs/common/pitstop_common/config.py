@@ -19,7 +19,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What every service needs. The variable of a field is `PITSTOP_` and its name in capitals."""
 
     nats_url: str
-    """nats://user:password@host:port"""
+    """nats://user:password@host:port; the servers of a cluster with commas between them, the credentials with each."""
     http: str = "127.0.0.1:0"
     """Where /livez, /readyz and /metrics are served; port 0 takes a free one."""
     dir: Path = Path()

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 OLDEST_SERVER: Final = (2, 12)
 _IN_USE: Final = 10058
+_NO_PEERS: Final = 10005
+"""So many replicas need so many servers; those of a cluster that is starting come one by one."""
 
 
 async def provision(bus: Bus, *, partitions: int = 1, replicas: int = 1, patience: float = 20.0) -> None:
@@ -50,7 +52,7 @@ async def _ensure(bus: Bus, config: StreamConfig, patience: float) -> None:
             _compare(config, info.config)
             return
         except APIError as error:
-            if error.err_code != _IN_USE and (error.code or 0) != 503:
+            if error.err_code not in (_IN_USE, _NO_PEERS) and (error.code or 0) != 503:
                 raise ConfigError(f"cannot make stream {config.name}: {error.description}") from error
             failure: Exception = error
         except (TimeoutError, NatsError) as error:

@@ -82,7 +82,7 @@ class Pull:
         self._outstanding = 0
         self._heard = 0.0
         self._dead = True
-        self._last = self._count = 0
+        self._last = self._count = self._unheard = 0
         self._reconnects = 0
         self._name = ""
         self._sub: Subscription | None = None
@@ -138,8 +138,12 @@ class Pull:
 
     async def _ensure(self) -> None:
         cut = self._reconnects != self._bus.nc.stats["reconnects"]
-        if cut and not self._config.durable_name:
-            self._dead = True  # what was on its way counts as delivered, and never comes again
+        silent = self._outstanding > 0 and time.monotonic() - self._heard > _SILENCE
+        self._unheard += silent
+        if not self._config.durable_name and (cut or self._unheard > 1):
+            # What was on its way counts as delivered, and never comes again. And the server of a cluster that keeps
+            # this consumer may be out of reach for long, while all others are there.
+            self._dead = True
         if self._dead:
             try:
                 await self._make()
@@ -147,7 +151,7 @@ class Pull:
                 log.debug("consumer on %s: %s", self._stream, error)
                 await asyncio.sleep(0.1)
                 return
-        if cut or self._outstanding <= 0 or time.monotonic() - self._heard > _SILENCE:
+        if cut or silent or self._outstanding <= 0:
             with contextlib.suppress(Exception):
                 await self._ask()
 
@@ -162,7 +166,7 @@ class Pull:
         inbox = self._bus.nc.new_inbox()
         self._sub = await hear(self._bus.nc, inbox, self._on_message)
         self._inbox = inbox
-        self._dead, self._outstanding, self._count = False, 0, 0
+        self._dead, self._outstanding, self._count, self._unheard = False, 0, 0, 0
 
     async def _ask(self) -> None:
         batch = self._batch if self._room is None else min(self._batch, self._room())
@@ -176,7 +180,7 @@ class Pull:
         )
 
     def _on_message(self, msg: Msg) -> None:
-        self._heard = time.monotonic()
+        self._heard, self._unheard = time.monotonic(), 0
         status = msg.headers.get("Status") if msg.headers and not msg.data else None
         if status is None or not msg.reply.startswith("$JS.ACK"):
             if status is not None:
