@@ -20,8 +20,10 @@ demo: setup ## the main job, told as a timeline (embedded NATS, no Docker)
 	@sh tools/packages.sh git openssh-client
 	@$(BIN)/python examples/demo.py
 
+CLIENTS := openssh-client openssh-sftp-server rsync git putty-tools dropbear-bin curl mosh
+
 test: setup ## every test
-	@sh tools/packages.sh git openssh-client openssh-server
+	@sh tools/packages.sh openssh-server $(CLIENTS)
 	@$(BIN)/pytest
 
 RUNS ?= 10000

@@ -193,3 +193,13 @@ async def test_the_old_scp_protocol(ssh: World) -> None:
     assert await copy(ssh, "-O", "-q", f"{ssh.folder}/f", f"{there}f") == (0, b"")
     assert await copy(ssh, "-O", "-q", f"{there}f", str(ssh.folder / "g")) == (0, b"")
     assert (ssh.folder / "g").read_bytes() == b"old\n" * 1000
+
+
+@in_world("namespaces")
+async def test_a_program_that_the_image_has_not_is_named_with_another_way(ssh: World) -> None:
+    ssh.job.env = {**ssh.job.env, "PATH": "/opt/pitstop/bin"}
+    (ssh.folder / "f").touch()
+    status, said = await copy(ssh, "-O", f"{ssh.folder}/f", f"{JOB}@127.0.0.1:f")
+    assert status != 0 and b"pitstop: this sandbox's image has no scp. Leave out -O" in said
+    status, _out, err = await ssh.ssh("rsync --server .")
+    assert status == 127 and b"pitstop: this sandbox's image has no rsync" in err

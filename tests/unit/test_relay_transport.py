@@ -11,6 +11,7 @@ import pytest
 from asyncssh import constants
 from asyncssh.connection import SSHConnection, SSHServerConnection
 from asyncssh.encryption import GCMEncryption
+from asyncssh.packet import SSHPacket
 
 from pitstop_common.errors import ConfigError
 from pitstop_common.userauth import ACCEPTED
@@ -118,3 +119,32 @@ def test_a_host_key_of_another_kind_is_refused(tmp_path: Path) -> None:
 def test_tls_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="TLS files"):
         identity.link_tls(tmp_path / "a", tmp_path / "b", tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("version", "macs", "guess"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2p1", [], False),
+        (b"SSH-2.0-PuTTY_Release_0.78", [], False),
+        (b"SSH-2.0-dropbear_2022.83", [b"hmac-sha2-256"], True),
+        (b"SSH-2.0-libssh2_1.10.0", [b"hmac-sha2-256"], False),
+    ],
+)
+async def test_only_who_knows_no_better_is_offered_less(version: bytes, macs: list[bytes], guess: bool) -> None:
+    assert "self._client_version = version" in inspect.getsource(SSHConnection._recv_version)
+    sent: list[bytes] = []
+
+    class Client(Transport):
+        def send_packet(self, pkttype: int, *args: bytes, handler: object = None) -> None:
+            sent.append(args[0])
+
+    client = Client(options(asyncssh.generate_private_key("ssh-ed25519"), 1), lambda _transport: None, 1)  # type: ignore[arg-type, return-value]
+    client._client_version = version
+    for _ in range(2):  # and once more when keys change
+        client._send_kexinit()
+        lists = SSHPacket(sent.pop()[16:])
+        kex, _host_keys, _up, _down, up_macs, down_macs = (lists.get_namelist() for _ in range(6))
+        assert up_macs == down_macs == [*(name.encode() for name in transport.MACS), *macs]
+        assert (b"kexguess2@matt.ucc.asn.au" in kex) == guess
+        assert b"kex-strict-s-v00@openssh.com" in kex
+    client._transport = None

@@ -24,7 +24,11 @@ from pitstop_relay.passing import FIRST, LAST, PassingConnection
 KEX: Final = ("mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org")
 CIPHERS: Final = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr", "aes192-ctr", "aes128-ctr")
 MACS: Final = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
+PLAIN_MAC: Final = "hmac-sha2-256"
+PLAIN_CLIENTS: Final = (b"dropbear", b"libssh2")
+"""They know no MAC of the better kind (encrypt-then-MAC) and no AES-GCM: only they are offered PLAIN_MAC, too."""
 
+_GUESS: Final = b"kexguess2@matt.ucc.asn.au"
 _DISCONNECT: Final = 1
 _IGNORE: Final = 2
 _BY_APPLICATION: Final = 11
@@ -143,6 +147,16 @@ class Transport(PassingConnection):
             self.send_packet(_DISCONNECT, UInt32(code), String(text), String("en"))
             self._transport.close()
             asyncio.get_running_loop().call_later(_FLUSH_WITHIN, self._transport.abort)
+
+    def _send_kexinit(self) -> None:
+        """The client has said what it is."""
+        if any(name in self._client_version for name in PLAIN_CLIENTS):
+            self._mac_algs = [name.encode() for name in (*MACS, PLAIN_MAC)]
+        super()._send_kexinit()
+
+    def _get_extra_kex_algs(self) -> list[bytes]:
+        """dropbear sends its guess of the key exchange along, and asyncssh takes it as this name says."""
+        return [*super()._get_extra_kex_algs(), *([_GUESS] if b"dropbear" in self._client_version else [])]
 
     # -- authentication --------------------------------------------------------------------------------------------
 

@@ -24,6 +24,17 @@ exit 127
 """
 """The image's own server when it has one (quicker, and its maintainers'), else ours, which needs Python."""
 
+NOT_FOUND: Final = 127
+"""What a shell says of a program that there is not."""
+_HINTS: Final = {
+    "scp": "this sandbox's image has no scp. Leave out -O: scp then goes by sftp",
+    "rsync": "this sandbox's image has no rsync, which is needed at both ends. Add it to the image, or use scp -r",
+    "mosh-server": "this sandbox's image has no mosh; and its UDP would not reach a sandbox. Use ssh",
+    **dict.fromkeys(
+        ("git-upload-pack", "git-receive-pack", "git-upload-archive"),
+        "this sandbox's image has no git. Add it to the image, or copy with scp -r",
+    ),
+}
 _POWERSHELL: Final = re.compile(r"\s*((?:powershell|pwsh)(?:\.exe)?)(?=\s|\Z)(.*)", re.DOTALL)
 _PWSH: Final = """\
 if command -v {word} >/dev/null 2>&1; then {word}{rest}
@@ -42,6 +53,12 @@ def argv(shell: str, command: str | None, *, sftp: bool) -> list[str]:
     if command is None:
         return [shell]
     return [shell, "-c", _powershell(shell, command)]
+
+
+def hint(command: str | None, code: int) -> str:
+    """What to say of a command whose program the image has not, beside what its shell said; empty: nothing."""
+    program = command.split(maxsplit=1)[0] if command and command.strip() else ""
+    return _HINTS.get(program, "") if code == NOT_FOUND else ""
 
 
 def steers(command: str | None) -> bool:

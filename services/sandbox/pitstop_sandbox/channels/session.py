@@ -20,6 +20,8 @@ from pitstop_sandbox.ports import Entry, Pty, Session, SessionHost, Use
 
 log = logging.getLogger(__name__)
 
+_EARLY_SIGNALS: Final = 16
+"""Kept for a process that does not run yet."""
 _SERVICES: Final[dict[str, Service]] = {"shell": "terminal", "exec": "exec", "sftp": "sftp"}
 
 
@@ -36,6 +38,7 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         self._sftp = False
         self._size = environment.size(0, 0)
         self._early: list[bytes] = []
+        self._signals: list[int] = []
         self._eof = False
         self._running: Running | None = None
         self._holds: set[str] = set()
@@ -102,13 +105,17 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
     def signal_received(self, name: str) -> None:
         """A signal for the process and its group."""
         number = getattr(signal, f"SIG{name}", None)
-        if self._running is not None and isinstance(number, signal.Signals):
+        if not isinstance(number, signal.Signals):
+            return
+        if self._running is not None:
             self._track(self._running.process.signal(number, tree=True))
+        elif len(self._signals) < _EARLY_SIGNALS:
+            self._signals.append(number)
 
     def break_received(self, _msec: int) -> bool:
         """What a serial line's break is for: to interrupt (RFC 4335)."""
         self.signal_received("INT")
-        return self._running is not None
+        return True
 
     def pause_writing(self) -> None:
         """The client's window is full."""
@@ -231,6 +238,8 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
             return running
         if self._terminal:
             running.resize(self._size)
+        for number in self._signals:
+            self._track(process.signal(number, tree=True))
         early, self._early = self._early, []
         for data in early:
             running.input.write(data)
@@ -257,6 +266,8 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         if self._lost.is_set():
             return
         code, name = await running.exit()
+        if not self._terminal and (text := command.hint(self._command, code)):
+            self._channel.write_stderr(f"pitstop: {text}.\n".encode())
         if name:
             self._channel.exit_with_signal(name)
         else:
