@@ -150,6 +150,19 @@ async def test_a_run_that_may_not_have_a_context_is_refused_before_it_starts(any
     await anybody.hear("run.finished", run=id, result="success")
 
 
+async def test_a_job_of_a_workflow_names_its_context_as_its_environment(anybody: Outside) -> None:
+    jobs = "jobs:\n  a:\n    environment: {name: %s, url: 'https://x'}\n"
+    text = jobs + "    steps:\n      - run: %s\n  b:\n    steps:\n      - run: %s\n"
+    without = 'test -z "$API_TOKEN"'
+    body = {"id": uuid.uuid4().hex, "org": "local", "project": "web"}
+    told = await anybody.api("run", {**body, "workflow": text % ("nope", HAS_TOKEN, without)}, org="local")
+    assert told["errors"][0]["pointer"] == "/workflow/jobs/a/environment", told
+    found = await anybody.api("run", {**body, "workflow": text % ("deploy", HAS_TOKEN, without)}, org="local")
+    await anybody.hear("run.finished", run=found["run"], result="success")
+    again = await anybody.api("rerun", {"run": found["run"]}, org="local")
+    await anybody.hear("run.finished", run=again["run"], result="success")
+
+
 async def test_a_machine_gets_only_what_is_granted_to_it(anybody: Outside) -> None:
     set_secret(anybody.place, "nightly", "API_TOKEN", TOKEN)
     body = {"id": uuid.uuid4().hex, "org": "local", "project": "web", "actor": "ada", "secrets": ["nightly"],
@@ -164,6 +177,21 @@ async def test_a_machine_gets_only_what_is_granted_to_it(anybody: Outside) -> No
         await machine.nc.publish("run.requested.local", json.dumps(body).encode())
         started = await anybody.hear("run.queued", request=body["id"])
         await anybody.hear("run.finished", run=started["run"], result="success")
+
+
+async def test_a_credential_in_a_refused_request_is_not_kept(anybody: Outside) -> None:
+    secret = f"pat-{uuid.uuid4().hex}"
+    body = {"id": uuid.uuid4().hex, "org": "local", "project": "web", "steps": [{"run": "true"}],
+            "source": {"git": f"https://bot:{secret}@example.org/x.git"}}  # fmt: skip
+    await anybody.publish(body)
+    refused = await anybody.hear("run.rejected", request=body["id"])
+    assert secret not in json.dumps(refused) and refused["errors"][0]["pointer"] == "/source/git"
+    home = anybody.place.home
+    letter = home.json("dlq", "show", str(refused["dead_letter"]))
+    assert secret not in json.dumps(letter) and "kept with the credential cut out" in letter["reason"]
+    assert json.loads(letter["body"])["source"]["git"] == "https://***:***@example.org/x.git"
+    assert home.run("dlq", "replay", str(refused["dead_letter"])).returncode == 0
+    await anybody.hear("run.rejected", count=2, request=body["id"])
 
 
 async def register(anybody: Outside, name: str) -> Person:

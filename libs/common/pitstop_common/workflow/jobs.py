@@ -9,7 +9,7 @@ import msgspec
 
 from pitstop_common.faults import Faults, TooManyFaults, shown
 from pitstop_common.ids import job_id
-from pitstop_common.limits import MAX_JOBS, MAX_NAME_CHARS, MAX_TIMEOUT_MINUTES
+from pitstop_common.limits import CONTEXT, MAX_JOBS, MAX_NAME_CHARS, MAX_TIMEOUT_MINUTES
 from pitstop_common.spec import JobSpec
 from pitstop_common.workflow.place import Place, Reading
 from pitstop_common.workflow.reader import read_yaml
@@ -18,7 +18,17 @@ from pitstop_common.workflow.tree import MappingNode, ScalarNode, SequenceNode
 
 _KEYS: Final = ("name", "on", "env", "defaults", "jobs")
 _IGNORED: Final = ("run-name", "permissions", "concurrency")
-_JOB_KEYS: Final = ("name", "runs-on", "env", "defaults", "timeout-minutes", "steps", "if", "continue-on-error")
+_JOB_KEYS: Final = (
+    "name",
+    "runs-on",
+    "env",
+    "defaults",
+    "timeout-minutes",
+    "steps",
+    "if",
+    "continue-on-error",
+    "environment",
+)
 _JOB_IGNORED: Final = ("permissions", "concurrency")
 _JOB_LATER: Final = (
     "needs",
@@ -29,7 +39,6 @@ _JOB_LATER: Final = (
     "uses",
     "with",
     "secrets",
-    "environment",
     "snapshot",
 )
 _OTHER_SYSTEMS: Final = ("windows", "macos")
@@ -115,6 +124,7 @@ def _read_job(key: str, place: Place, job: str, shared: _Shared, pool: str) -> J
         job=job, key=key, pool=pool, env=env,
         name=(fields["name"].text() if "name" in fields else None) or key[:MAX_NAME_CHARS],
         steps=read_steps(fields["steps"], defaults) if "steps" in fields else (),
+        secrets=_environment(fields["environment"]) if "environment" in fields else (),
     )  # fmt: skip
     return spec if minutes is None else msgspec.structs.replace(spec, timeout=minutes * 60)
 
@@ -132,6 +142,23 @@ def _check_machine(fields: dict[str, Place]) -> None:
         text = label.text()
         if text is not None and text.lower().startswith(_OTHER_SYSTEMS):
             label.fault(f"{shown(text)} cannot run here: sandboxes are Linux; use a Linux label such as ubuntu-latest")
+
+
+def _environment(place: Place) -> tuple[str, ...]:
+    """The context whose secrets the job gets: its name, or a mapping with `name`. (A `url` changes nothing here.)"""
+    if isinstance(place.node, MappingNode):
+        inner = place.fields(("name",), ignored=("url", "deployment"))
+        if "name" not in inner:
+            place.fault("has no `name`")
+            return ()
+        place = inner["name"]
+    name = place.text()
+    if name is None:
+        return ()
+    if not CONTEXT.match(name):
+        place.fault(f"{shown(name)} cannot be a context of secrets: letters, digits, - and _, at most 64")
+        return ()
+    return (name,)
 
 
 def _each(place: Place) -> list[Place]:
