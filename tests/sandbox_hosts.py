@@ -88,13 +88,15 @@ class Scheduler:
             return
         await request.respond(encode(self.views.get(job) or view("running", job=job)))
 
-    async def start(self, *commands: str, attempt: int = 1, number: int = 1, pause: PausePlan | None = None) -> Start:
+    async def start(self, *commands: str, attempt: int = 1, number: int = 1, pause: PausePlan | None = None,
+                    secrets: tuple[str, ...] = ()) -> Start:  # fmt: skip
         """Have a job run: its spec, then its start."""
         job = f"{RUN}-{number}"
         steps = tuple(StepSpec(index=at, name=f"step {at}", run=run) for at, run in enumerate(commands, 1))
         known = await read_spec(self.bus)
         jobs = {one.job: one for one in (known.jobs if known else ())}
-        jobs[job] = JobSpec(job=job, key="build", name="build", steps=steps, pause=pause or PausePlan())
+        jobs[job] = JobSpec(job=job, key="build", name="build", steps=steps, pause=pause or PausePlan(),
+                            secrets=secrets)  # fmt: skip
         spec = RunSpec(run=RUN, org=ORG, project="web", request="r1", actor="ada", jobs=tuple(jobs.values()),
                        source=Source())  # fmt: skip
         await self.bus.store(subjects.spec(ORG, RUN), encode(spec))
@@ -179,7 +181,8 @@ def of_host(facts: list[Message]) -> set[tuple[str, str]]:
 
 
 class Stage:
-    """Plays the programs of steps: `echo TEXT`, `exit N`, and `wait NAME` until the test opens that gate."""
+    """Plays the programs of steps: `echo TEXT`, `show VARIABLE`, `exit N`, and `wait NAME` until the test opens that
+    gate."""
 
     def __init__(self) -> None:
         self.machine = FakeMachine(self._resolve)
@@ -200,6 +203,8 @@ class Stage:
             verb, _, rest = line.partition(" ")
             if verb == "echo":
                 running.write(rest.encode() + b"\n")
+            elif verb == "show":
+                running.write(running.request.env[rest].encode() + b"\n")
             elif verb == "wait":
                 await self._gates[rest].wait()
             elif verb == "exit":

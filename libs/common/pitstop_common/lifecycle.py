@@ -25,7 +25,7 @@ from nats.micro.service import Service
 
 from pitstop_common.bus import Bus
 from pitstop_common.config import ServiceConfig, address, load
-from pitstop_common.errors import PitstopError
+from pitstop_common.errors import ConfigError, PitstopError
 from pitstop_common.http import HttpServer
 from pitstop_common.limits import STOP_DEADLINE
 from pitstop_common.provision import provision
@@ -145,7 +145,7 @@ def run(name: str, config_type: type[C], main: Callable[[Runtime, C], Awaitable[
             runner.run(_supervised(name, config, main))
     except PitstopError as error:
         log.error("%s", error)
-        raise SystemExit(1) from None
+        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
 
 
 async def _supervised(name: str, config: C, main: Callable[[Runtime, C], Awaitable[None]]) -> None:
