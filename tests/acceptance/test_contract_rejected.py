@@ -33,6 +33,9 @@ async def anybody(place: Place) -> AsyncIterator[Outside]:
         yield someone
 
 
+CREDENTIAL = b"ada:secret"
+
+
 def workflow(text: str) -> dict[str, Any]:
     return {"org": "acme", "project": "web", "workflow": text}
 
@@ -47,7 +50,10 @@ async def rejected(anybody: Outside, data: Any, headers: dict[str, str] | None =
     assert len(anybody.all("run.rejected")) == 1, "said once"
     letter = await anybody.api("dlq-show", {"seq": event["dead_letter"]}, org=event["org"] or "acme")
     sent = data if isinstance(data, bytes) else json.dumps(data).encode()
-    assert letter["bytes"] == len(sent) and letter["body"] == sent.decode(errors="replace")
+    if CREDENTIAL in sent:  # kept without it, and so that it can be read as JSON
+        assert json.loads(letter["body"]) == json.loads(sent.replace(CREDENTIAL, b"***:***"))
+    else:
+        assert letter["bytes"] == len(sent) and letter["body"] == sent.decode(errors="replace")
     assert (letter["stream"], letter["subject"]) == ("REQ", "run.requested")
     return event
 
@@ -97,7 +103,7 @@ async def test_what_cannot_be_read_is_nobodys(anybody: Outside, data: bytes, say
         ({"project": "../web"}, ["/project"]),
         ({"source": {"git": "https://ada:secret@example.org/web.git"}}, ["/source/git"]),
         ({"workflow": "jobs: {}"}, [""]),
-        ({"secrets": ["production"]}, ["/secrets"]),
+        ({"secrets": ["production"]}, ["/secrets/0"]),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -106,7 +112,7 @@ async def test_each_faulty_field_is_named(anybody: Outside, change: dict[str, An
     assert sorted({fault["pointer"] for fault in event["errors"]}) == pointers
     assert all(fault["message"] for fault in event["errors"])
     assert event["org"] == ("" if "/org" in pointers else "acme")
-    assert "ada:secret" not in json.dumps(event), "what is kept of a credential is kept where it was published"
+    assert CREDENTIAL.decode() not in json.dumps(event)
     assert event["request"] == ""
 
 
