@@ -6,6 +6,7 @@ every tick the invariants of `verify` hold; and the same facts once more change 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -40,6 +41,8 @@ class World(RuleBasedStateMachine):
         self.clock = 1000.0
         self.told: list[m.Fact] = []
         self.entered: set[str] = set()
+        self.holds: dict[str, int] = {}
+        self.uses: Counter[str] = Counter()
         self.serials: dict[tuple[str, int], int] = {}
         self.incarnations = dict.fromkeys(HOSTS, 1)
         self.waiting: list[Stored] = []
@@ -49,6 +52,7 @@ class World(RuleBasedStateMachine):
     def some_jobs_are_on_hosts(self, count: int) -> None:
         for host in HOSTS:
             self.room(host, 3)
+        self.set_hold(ORGS[0], "", 1, 5000)
         for number in range(count):
             self.request(ORGS[number % 2], 1, 0, number % 2 == 0)
         self.tick()
@@ -57,7 +61,7 @@ class World(RuleBasedStateMachine):
             self.report(job, HOSTS[0], m.SandboxReady)
         self.tick()
         for job in self.jobs("running")[::2]:
-            self.report(job, HOSTS[0], m.JobPaused, reason="on_failure", so_far="failure")
+            self.report(job, HOSTS[0], m.JobPaused, reason="on_failure", so_far="failure", hold=hold_of(job))
         self.tick()
         for job in self.jobs("paused")[::2]:
             self.report(job, HOSTS[0], m.SshConnected, session=f"s{job.id}", user="ada", fingerprint="f")
@@ -74,6 +78,15 @@ class World(RuleBasedStateMachine):
         for change in record.changes:
             if isinstance(change, c.Entered):
                 self.entered.add(change.job)
+            if isinstance(change, c.HoldSet):
+                self.holds[change.hold] = change.count
+            elif isinstance(change, c.HoldRemoved):
+                self.holds.pop(change.hold, None)
+            elif isinstance(change, c.HoldUsed):
+                self.uses[change.job] += 1
+                self.holds[change.hold] -= 1
+                if not self.holds[change.hold]:
+                    del self.holds[change.hold]
             assert not isinstance(change, c.Retried) or change.job not in self.entered
         self.log.append((record, self.head))
         self.checker.take(self.head, record)
@@ -133,6 +146,19 @@ class World(RuleBasedStateMachine):
     def configure(self, org: str, slots: int, weight: int) -> None:
         self.say(m.OrgConfigured(id=f"o{self.sequence}", time="", org=org, run="_", slots=slots, weight=weight))
 
+    @rule(org=st.sampled_from(ORGS), key=st.sampled_from(("", "k1", "k2")), count=st.integers(1, 2),
+          seconds=st.floats(1, 500))  # fmt: skip
+    def set_hold(self, org: str, key: str, count: int, seconds: float) -> None:
+        self.number += 1
+        self.say(m.HoldSet(id=f"n{self.number}", time="", org=org, run="_", project="web", hold=f"x{self.number}",
+                           user="ada", key=key, count=count, until=self.clock + seconds))  # fmt: skip
+
+    @precondition(lambda self: self.holds)
+    @rule(data=st.data(), org=st.sampled_from(ORGS))
+    def remove_hold(self, data: st.DataObject, org: str) -> None:
+        hold = data.draw(st.sampled_from(sorted(self.holds)))
+        self.say(m.HoldRemove(id=f"r{self.sequence}", time="", org=org, run="_", hold=hold))
+
     # -- hosts -----------------------------------------------------------------------------------------------------
 
     @rule(host=st.sampled_from(HOSTS), capacity=st.integers(0, 3))
@@ -179,7 +205,7 @@ class World(RuleBasedStateMachine):
         host = next(one for one in HOSTS if one != job.host) if foreign else job.host
         facts: list[tuple[type[m.HostFact], dict[str, Any]]] = [
             (m.SandboxReady, {}),
-            (m.JobPaused, {"reason": "on_failure", "so_far": "failure"}),
+            (m.JobPaused, {"reason": "on_failure", "so_far": "failure", "hold": hold_of(job)}),
             (m.JobResumed, {"choice": "continue"}),
             (m.JobFinished, {"result": "failure"}),
             (m.JobFinished, {"result": "error", "reason": "host_isolated"}),
@@ -246,6 +272,14 @@ class World(RuleBasedStateMachine):
                 assert fresh == ("", frozenset(), frozenset(), 0, 0, 0)
 
     @invariant()
+    def a_hold_is_counted_down_once_a_job_and_never_below_nothing(self) -> None:
+        left = {hold.id: hold.left for org in self.state.orgs.values() for hold in org.holds.values() if hold.left}
+        assert left == self.holds and all(count > 0 for count in left.values())
+        for job in self.state.jobs.values():
+            assert self.uses[job.id] <= 1 + len(job.earlier)
+            assert job.hold is None or not job.hold.used or self.uses[job.id]
+
+    @invariant()
     def queues_are_in_the_order_in_which_jobs_came(self) -> None:
         for ranks in self.state.queues.values():
             for jobs in ranks.values():
@@ -265,9 +299,15 @@ class World(RuleBasedStateMachine):
         granted = {(change.job, change.attempt) for change in decide(self.state, [], self.state.now).changes
                    if isinstance(change, c.Granted)}  # fmt: skip
         changes = decide(self.state, self.waiting, self.state.now).changes
+        changes = tuple(one for one in changes if not isinstance(one, c.HoldRemoved) or not one.forget)
         harmless = (c.Duplicate, c.Stray)
         assert [one for one in changes if not isinstance(one, harmless) and not is_grant(one, granted)] == []
         assert fingerprint(self.state) == before
+
+
+def hold_of(job: Any) -> str:
+    """What the host of a job says at its first failure."""
+    return job.hold.id if job.hold else ""
 
 
 def is_grant(change: c.AnyChange, granted: set[tuple[str, int]]) -> bool:

@@ -82,7 +82,7 @@ def test_every_fault_is_told_with_its_line() -> None:
     ) == [
         "org.toml:4: slot: unknown key; did you mean `slots`?",
         "org.toml:5: weight: must be a whole number, not text",
-        "org.toml:6: pressure: 'five' is not a duration like 90s, 10m or 2h",
+        "org.toml:6: pressure: 'five' is not a duration like 90s, 10m, 2h or 7d",
         "org.toml:7: longest-session: unknown key; did you mean `longest_session`?",
         "org.toml:8: slots: must be at least 0 and at most 100000",
         "org.toml:10: projects.web.slots: must be a whole number, not true",

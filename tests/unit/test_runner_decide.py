@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pitstop_common.messages import JobFinished, JobPaused, JobResumed, SshAddress, StepFinished
+from pitstop_common.messages import HOLD_OVER, JobFinished, JobPaused, JobResumed, SshAddress, StepFinished
 from pitstop_common.spec import JobSpec, PausePlan, RunSpec, SessionPolicy, StepSpec
 from pitstop_sandbox.decide import deadline, decide, pending
 from pitstop_sandbox.events import (
@@ -131,6 +131,30 @@ def test_a_failure_pauses_and_a_retry_to_success_is_on_record(ended: dict[str, o
     assert (first.attempts, first.choice, first.by, first.result) == (2, "retry", "ada", "success")
     (resumed,) = story.facts(JobResumed)
     assert isinstance(resumed, JobResumed) and (resumed.choice, resumed.by) == ("continue", "ada")
+
+
+def test_a_hold_pauses_at_the_first_failure_only_and_lets_people_in_from_then_on() -> None:
+    story = Story(*steps("success", "always", "always"), pause=PausePlan(hold="h1")).made()
+    assert not story.state.offers
+    story.ended(1).enter().leave()
+    (paused,) = story.facts(JobPaused)
+    assert isinstance(paused, JobPaused)
+    assert (paused.reason, paused.step, paused.hold, paused.ssh is not None) == ("on_failure", 1, "h1", True)
+    story.ended(2).ended(0).tell(Removed())
+    assert story.steps == ["failure", "failure", "success"] and len(story.facts(JobPaused)) == 1
+
+
+def test_a_hold_that_was_used_up_lets_the_job_go_on_unless_its_own_people_wait() -> None:
+    over = Resumed(reason=HOLD_OVER, notice="used up")
+    story = Story(*steps("success", "always"), pause=PausePlan(hold="h1")).made().ended(1).tell(over)
+    assert story.state.status is Status.STEPPING and story.state.current == 2
+    own = Story(*steps(), pause=PausePlan(hold="h1", on_failure=True)).made().ended(1).tell(over)
+    assert own.state.status is Status.PAUSED
+
+
+def test_a_hold_is_for_no_step_that_may_fail() -> None:
+    one = StepSpec(index=1, name="s1", continue_on_error=True)
+    assert Story(one, pause=PausePlan(hold="h1")).made().ended(1).facts(JobPaused) == []
 
 
 def test_continue_at_a_failed_step_leaves_it_failed() -> None:

@@ -7,15 +7,15 @@ from typing import Final
 
 import click
 
-_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 
 
 def duration(text: str) -> float:
-    """`90`, `90s`, `10m`, `1.5h` -> seconds. Raises ValueError."""
+    """`90`, `90s`, `10m`, `1.5h`, `7d` -> seconds. Raises ValueError."""
     form = _DURATION.fullmatch(text.strip())
     if form is None or float(form[1]) <= 0:
-        raise ValueError(f"{text!r} is not a duration like 90s, 10m or 2h")
+        raise ValueError(f"{text!r} is not a duration like 90s, 10m, 2h or 7d")
     return float(form[1]) * _UNITS[form[2]]
 
 

@@ -22,6 +22,7 @@ _VERBS: Final = {
     "logs": "Show the output of a run.",
     "ls": "List runs, or who holds which slot (--ssh).",
     "extend": "Keep a session longer.",
+    "hold": "Have failures to come wait for a person.",
     "cancel": "End a run, a job, or idle sessions.",
     "org": "Limits and roles of an org, and what is in use.",
     "apply": "Set limits, roles and rules of an org from a file.",
@@ -34,7 +35,7 @@ _VERBS: Final = {
 }
 _GROUPS: Final = {
     "Main": ("up", "run", "rerun", "ssh", "exec", "status", "logs"),
-    "Manage": ("ls", "extend", "cancel", "keys", "secrets", "dlq"),
+    "Manage": ("ls", "extend", "hold", "cancel", "keys", "secrets", "dlq"),
     "Operate": ("org", "apply", "doctor", "verify", "serve"),
 }
 

@@ -97,6 +97,8 @@ def job_lines(entry: dict[str, Any], now: float) -> Iterator[str]:
     job, report = entry["job"], entry.get("report") or {}
     words = queued(entry) if job["status"] == "queued" else state(entry)
     yield f"job {job['job']}  {plain(job['key'])}  {words}{again(job)}"
+    if job.get("held_for") and job["status"] == "paused":
+        yield f"  held for {plain(job['held_for'])} (hold {job['hold']})"
     address = report.get("ssh")
     if address and job["status"] in {"running", "paused"}:
         yield f"  {plain(address['command'])}"

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from pitstop_common.api_holds import HoldList, HoldRemoval, HoldRequest, HoldView
 from pitstop_common.api_secrets import ContextList, ContextRestrict, ContextView, SecretRemove, SecretSet, SecretsList
 from pitstop_common.limits import (
     LONGEST_SESSION,
@@ -264,6 +265,9 @@ VERBS: Final[dict[str, Verb]] = {
     "ls": Verb(ListRequest, ListReply, "read", "member"),
     "cancel": Verb(CancelRequest, Done, "write", "run", others="admin"),
     "extend": Verb(ExtendRequest, Extended, "write", "run"),
+    "hold": Verb(HoldRequest, HoldView, "write", "project"),
+    "hold-ls": Verb(Nothing, HoldList, "read", "member"),
+    "hold-rm": Verb(HoldRemoval, Done, "write", "project", others="admin"),
     "org-show": Verb(Nothing, OrgView, "read", "member"),
     "org-apply": Verb(OrgLimits, OrgView, "admin", "org"),
     "keys-add": Verb(KeyAdd, UserKey, "write", "member"),

@@ -18,6 +18,7 @@ MAX_ENV_VALUE_CHARS: Final = 32 * 1024
 MAX_SSH_KEYS: Final = 20
 MAX_SSH_USERS: Final = 50
 MAX_KEY_CHARS: Final = 8 * 1024
+MAX_REF_CHARS: Final = 250
 MAX_PRIORITY: Final = 100
 MAX_FAULTS: Final = 100
 """So many faults of one request are told; more would not fit an event, and nobody reads them."""
@@ -78,6 +79,18 @@ MOVED_COUNTS: Final = 4096
 MOVED_WITHIN: Final = 15.0
 ACTIVITY_INTERVAL: Final = 15.0
 """At most one `ssh.active` a job in this time (or a quarter of the idle limit, when that is shorter)."""
+
+# -- holds --------------------------------------------------------------------------------------------------------
+MAX_HOLDS: Final = 100
+"""Of one org, at a time."""
+MAX_HOLDS_KNOWN: Final = 10 * MAX_HOLDS
+"""Those that are used up or removed are known until their time is over: one that is said again is no new one."""
+MAX_HOLD_COUNT: Final = 1000
+"""Failures that one hold waits for."""
+HOLD_FOR: Final = 7 * 24 * 3600.0
+"""A hold that says no time is forgotten after so many seconds."""
+MAX_HOLD_SECONDS: Final = 30 * 24 * 3600
+HOLD: Final = re.compile(r"[a-z0-9]{1,16}\Z")
 
 # -- liveness (seconds) ------------------------------------------------------------------------------------------
 HEARTBEAT_INTERVAL: Final = 5.0

@@ -41,7 +41,7 @@ PASS: Final = "pass"
 """People with a login of their own; each has an inbox of its own under `_INBOX_pass`."""
 
 _PING: Final = "$SRV.>"
-_NOUNS: Final = ("run", "job", "step", "sandbox", "ssh", "session", "org")
+_NOUNS: Final = ("run", "job", "step", "sandbox", "ssh", "session", "org", "hold")
 _OPEN_BOOKS: Final = (
     streams.IN, streams.EVENTS, streams.DEC, streams.SNAP, streams.SPECS, streams.LOGS, streams.DLQ, streams.POISON,
     "KV_runs", "KV_keys", "KV_hosts", "KV_claims",
@@ -82,7 +82,8 @@ def _scheduler() -> Rights:
     names = [str(stream.name) for stream in [*streams.streams(), *streams.buckets()]]
     return Rights(
         publish=(
-            *_facts("run.accepted", "run.cancel", "run.extend", "org.configured", "pool.asked", "pool.shared"),
+            *_facts("run.accepted", "run.cancel", "run.extend", "org.configured", "hold.set", "hold.remove",
+                    "pool.asked", "pool.shared"),
             *_facts(*EVENTS),
             "dec.*", snapshot("*", "*", "*"), spec("*", "*"), work("*"), work_of_host("*"), "timer.*.*.*",
             dead_letter("*", "*"), RUN_REQUESTED, requested_by("*"),

@@ -77,7 +77,7 @@ class SourceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Where checkout takes the tree from. `git`: a URL without credentials, or an absolute path on the host."""
 
     git: Annotated[str, Meta(max_length=2000, pattern=_PRINTABLE, description="one line, at most 2000 characters")] = ""
-    ref: Annotated[str, Meta(max_length=250, pattern=_PRINTABLE, description="a branch or a tag")] = ""
+    ref: Annotated[str, Meta(max_length=limits.MAX_REF_CHARS, pattern=_PRINTABLE, description="a branch or a tag")] = ""
     sha: Annotated[
         str, Meta(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$", description="a full commit id in lower-case hex")
     ] = ""

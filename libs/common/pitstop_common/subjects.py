@@ -19,7 +19,7 @@ FACTS: Final = (
     "sandbox.ready", "sandbox.failed", "sandbox.lost", "sandbox.room",
     "ssh.connected", "ssh.active", "ssh.closed", "ssh.denied",
     "session.expired", "session.warned",
-    "org.configured",
+    "org.configured", "hold.set", "hold.remove",
     "pool.asked", "pool.shared",
 )  # fmt: skip
 """What the scheduler's log takes in. Written by intake, hosts, relays and the janitor."""

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pitstop_common.messages import SandboxFailed, SandboxReady, SshActive, SshClosed, SshConnected, StepFinished
+from pitstop_common.messages import (
+    HOLD_OVER,
+    SandboxFailed,
+    SandboxReady,
+    SshActive,
+    SshClosed,
+    SshConnected,
+    StepFinished,
+)
 from pitstop_sandbox import flow, notices
 from pitstop_sandbox.events import (
     Active,
@@ -258,6 +266,8 @@ def _stopped(t: Turn, event: Stopped) -> None:
 
 
 def _resumed(t: Turn, event: Resumed) -> None:
+    if event.reason == HOLD_OVER and t.state.job.pause.on_failure:
+        return  # its own people wait for this failure, too
     if t.state.status in (Status.PAUSED, Status.RETRYING, Status.WAITING):
         flow.go(t, Going("expired", "", event.cause), notice=event.notice)
 

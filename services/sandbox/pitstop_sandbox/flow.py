@@ -98,8 +98,10 @@ def after_step(t: Turn) -> None:
     """The step in progress is over: pause here, or go on."""
     state = t.state
     spec, done = state.spec(state.current), state.step(state.current)
-    failed = done.result != "success" and (state.job.pause.any_failure or not spec.continue_on_error)
-    if failed and state.job.pause.on_failure:
+    plan = state.job.pause
+    failed = done.result != "success" and (plan.any_failure or not spec.continue_on_error)
+    if failed and (plan.on_failure or (plan.hold and not state.held)):
+        t.set(held=bool(plan.hold))
         _pause(t, "on_failure")
     elif state.single or (state.job.pause.after_step == state.current and not been(state, "after_step", state.current)):
         _pause(t, "after_step")
@@ -135,10 +137,15 @@ def say_paused(t: Turn) -> None:
     code = state.step(state.current).exit_code if state.current else None
     assert state.paused
     t.publish(JobPaused, reason=state.paused, step=state.current, name=name, exit_code=code, ssh=address(state),
-              so_far=so_far(state), report=report(state))  # fmt: skip
+              so_far=so_far(state), hold=held_by(state), report=report(state))  # fmt: skip
     t.note(notices.pause(state))
     if state.shell_open:
         t.do(Say(f"The job is paused {notices.why(state)}; {notices.VERBS}"))
+
+
+def held_by(state: JobState) -> str:
+    """The hold that this pause may be for: the scheduler counts the first of a job."""
+    return state.job.pause.hold if state.paused == "on_failure" else ""
 
 
 def go(t: Turn, going: Going, notice: str = "") -> None:

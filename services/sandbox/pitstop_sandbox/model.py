@@ -84,6 +84,8 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
     """Where the job has been paused already, and why."""
     single: bool = False
     """It pauses again after the next step that runs."""
+    held: bool = False
+    """It has waited, or waits, for the user of its hold."""
     sessions: dict[str, SessionState] = {}
     visitors: dict[str, str] = {}
     """Everybody who ever was in: session -> user."""
@@ -127,6 +129,11 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
     def shell_open(self) -> bool:
         """Is an interactive shell open."""
         return any(session.shells for session in self.sessions.values())
+
+    @property
+    def offers(self) -> bool:
+        """May anybody be let in: by the request, or by a hold since its first failure."""
+        return self.job.pause.any or self.held
 
     @property
     def in_step(self) -> bool:

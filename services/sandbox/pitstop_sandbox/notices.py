@@ -75,7 +75,8 @@ def why(state: JobState) -> str:
 
 def pause(state: JobState) -> list[str]:
     """The lines of the log at a pause."""
-    lines = [f"Paused {why(state)}. It holds a slot of {state.run.org}."]
+    hold = f", for hold {state.job.pause.hold}" if state.held and state.paused == "on_failure" else ""
+    lines = [f"Paused {why(state)}{hold}. It holds a slot of {state.run.org}."]
     if state.ssh is not None:
         lines.append(f"Enter with: {state.ssh.command}")
     lines += let_in(state)

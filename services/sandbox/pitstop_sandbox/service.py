@@ -164,7 +164,7 @@ class Host:
                 secrets: Mapping[str, str]) -> JobRunner:  # fmt: skip
         folder = self._home.folders.path(key_of(start.job, start.attempt))
         return JobRunner(
-            with_limits(spec, start), job, start.attempt, folder, self._backend, facts,
+            with_limits(spec, start), with_hold(job, start), start.attempt, folder, self._backend, facts,
             NatsLogs(self._runtime.bus, self._log_room, trace), Identity(self.id, self.incarnation),
             lambda job: ssh_address(self._config, job), cause=start.cause, secrets=secrets,
             settings=Settings(checkout=CheckoutLimits(local=self._config.local_sources)),
@@ -232,6 +232,13 @@ def with_limits(spec: RunSpec, start: Start) -> RunSpec:
     return msgspec.structs.replace(
         spec, session=msgspec.structs.replace(spec.session, max_duration=start.max_duration)
     )  # fmt: skip
+
+
+def with_hold(job: JobSpec, start: Start) -> JobSpec:
+    """The job as it is here, with the hold that was armed when it was started."""
+    if not start.hold:
+        return job
+    return msgspec.structs.replace(job, pause=msgspec.structs.replace(job.pause, hold=start.hold))
 
 
 class Nobody:

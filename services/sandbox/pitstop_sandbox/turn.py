@@ -97,7 +97,7 @@ def report(state: JobState) -> JobReport:
 
 def address(state: JobState) -> SshAddress | None:
     """How to enter, and until when at the latest somebody must."""
-    if state.ssh is None or not state.job.pause.any:
+    if state.ssh is None or not state.offers:
         return None
     expires = rfc3339(state.deadline) if state.deadline else ""
     return msgspec.structs.replace(state.ssh, expires=expires)

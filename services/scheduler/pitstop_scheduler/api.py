@@ -28,6 +28,7 @@ from pitstop_common.public_keys import parse_public_key
 from pitstop_common.pull import read_all, rfc3339
 from pitstop_common.streams import DLQ
 from pitstop_common.telemetry import trace_of
+from pitstop_scheduler.api_holds import Holds
 from pitstop_scheduler.api_orgs import Orgs
 from pitstop_scheduler.api_secrets import Secrets
 from pitstop_scheduler.api_sessions import Sessions
@@ -61,6 +62,7 @@ class Api:
         self._orgs = Orgs(self._teller, reading, policy)
         self._secrets = Secrets(contexts, policy)
         self._handing = Handing(logs, reading, contexts, metrics)
+        self._holds = Holds(logs, self._teller, people, reading, policy)
         self._who_is = Who(logs, people, reading)
 
     async def serve(self, service: Service) -> None:
@@ -71,6 +73,7 @@ class Api:
             "extend": self._sessions.extend, "org-show": self._orgs.show, "org-apply": self._orgs.apply,
             "secrets-set": self._secrets.set, "secrets-ls": self._secrets.ls, "secrets-rm": self._secrets.rm,
             "secrets-restrict": self._secrets.restrict,
+            "hold": self._holds.set, "hold-ls": self._holds.list, "hold-rm": self._holds.remove,
             "dlq-ls": self._dlq_ls, "dlq-show": self._dlq_show, "dlq-replay": self._dlq_replay,
         }  # fmt: skip
         for verb, handler in verbs.items():

@@ -31,6 +31,8 @@ class Caller(msgspec.Struct, frozen=True):
     actor: str
 
 
+Asked = m.RunCancel | m.RunExtend | m.OrgConfigured | m.HoldSet | m.HoldRemove
+"""Facts that say what a person wants."""
 Handler = Callable[[Caller, MicroRequest], Awaitable[Any]]
 
 
@@ -50,7 +52,7 @@ class Teller:
     def __init__(self, bus: Bus, logs: Logs) -> None:
         self._bus, self._logs = bus, logs
 
-    async def tell(self, fact: m.RunCancel | m.RunExtend | m.OrgConfigured, trace: str = "") -> None:
+    async def tell(self, fact: Asked, trace: str = "") -> None:
         """Raises Unavailable: it may or may not be stored and decided."""
         subject = subjects.about(str(fact.__struct_config__.tag), fact.org, fact.run)
         ack = await self._bus.store(subject, m.encode(fact), headers(fact.id, trace))

@@ -10,9 +10,12 @@ from typing import Literal
 
 import msgspec
 
-from pitstop_common.limits import MAX_DURATION
 from pitstop_common.messages import ExpiryReason, PauseReason, Result
-from pitstop_common.roles import ProjectRules, Role
+from pitstop_scheduler.changes_of_orgs import Defaults as Defaults
+from pitstop_scheduler.changes_of_orgs import HoldRemoved as HoldRemoved
+from pitstop_scheduler.changes_of_orgs import HoldSet as HoldSet
+from pitstop_scheduler.changes_of_orgs import HoldUsed as HoldUsed
+from pitstop_scheduler.changes_of_orgs import Limits as Limits
 from pitstop_scheduler.changes_of_pools import Asked as Asked
 from pitstop_scheduler.changes_of_pools import Demand as Demand
 from pitstop_scheduler.changes_of_pools import Leased as Leased
@@ -44,6 +47,7 @@ class Queued(Change, frozen=True, array_like=True, tag="q"):
     retry: bool = False
     rerun_of: str = ""
     notes: tuple[str, ...] = ()
+    ref: str = ""
 
 
 class Duplicate(Change, frozen=True, array_like=True, tag="d"):
@@ -59,12 +63,13 @@ class Duplicate(Change, frozen=True, array_like=True, tag="d"):
 
 
 class Granted(Change, frozen=True, array_like=True, tag="g"):
-    """A job gets a slot. `first`: of its run; `waited` seconds."""
+    """A job gets a slot. `first`: of its run; `waited` seconds; `hold`: armed for it, at its first failure."""
 
     job: str
     attempt: int
     first: bool
     waited: float
+    hold: str = ""
 
 
 class Claimed(Change, frozen=True, array_like=True, tag="c"):
@@ -248,35 +253,10 @@ class HostLost(Change, frozen=True, array_like=True, tag="z"):
     incarnation: str
 
 
-class Limits(Change, frozen=True, array_like=True, tag="m"):
-    """Limits and rules of an org from now on. 0 = none; `slots` None: the default; `roles` None: no table."""
-
-    org: str
-    slots: int | None
-    weight: int
-    projects: dict[str, int]
-    pressure: float
-    longest_session: float
-    max_duration: float = MAX_DURATION
-    roles: dict[str, Role] | None = None
-    rules: dict[str, ProjectRules] = {}
-
-
-class Defaults(Change, frozen=True, array_like=True, tag="k"):
-    """Limits of orgs and pools that nobody configured, as the owner of this epoch was started with. 0 = none. And
-    which of how many partitions this log is."""
-
-    org_slots: int
-    project_slots: int
-    pool_slots: int
-    partition: int = 0
-    partitions: int = 1
-
-
 AnyChange = (
     Queued | Duplicate | Granted | Claimed | Ready | Paused | Resumed | Entered | Left | Active | Deadline | Warned
     | Extended | Pressed | Stopped | Continued | Retried | Ended | Stray | RunEnded | Reported | Room | HostLost
-    | Limits | Defaults | Asked | Shared | Demand | Leased
+    | Limits | Defaults | HoldSet | HoldRemoved | HoldUsed | Asked | Shared | Demand | Leased
 )  # fmt: skip
 
 

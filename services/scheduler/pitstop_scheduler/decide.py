@@ -14,7 +14,7 @@ from pitstop_common import messages as m
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.grants import next_jobs
 from pitstop_scheduler.model import State
-from pitstop_scheduler.rules import hosts, pools, runs, sessions
+from pitstop_scheduler.rules import holds, hosts, pools, runs, sessions
 from pitstop_scheduler.tick import Decision, Stored, Tick, rearm
 
 
@@ -46,7 +46,8 @@ def _grant(tick: Tick, everybody: bool) -> None:
     for job in next_jobs(draft, everybody=everybody):
         run = draft.run(job.run)
         assert run is not None
-        tick.emit(c.Granted(job.id, job.attempt + 1, run.started == 0, draft.now - job.queued))
+        hold = holds.hold_for(tick, job, run)
+        tick.emit(c.Granted(job.id, job.attempt + 1, run.started == 0, draft.now - job.queued, hold))
 
 
 def _press(tick: Tick, everybody: bool) -> None:
@@ -68,5 +69,6 @@ _HANDLERS: Final[dict[type[Any], Callable[[Tick, Any, Stored], None]]] = {
     m.JobFinished: hosts.finished, m.SshConnected: sessions.connected, m.SshActive: sessions.active,
     m.SshClosed: sessions.closed, m.SessionExpired: sessions.expired, m.SessionWarned: sessions.warned,
     m.RunExtend: runs.extend, m.OrgConfigured: runs.configured,
+    m.HoldSet: holds.set_, m.HoldRemove: holds.remove,
     m.PoolAsked: pools.asked, m.PoolShared: pools.shared,
 }  # fmt: skip

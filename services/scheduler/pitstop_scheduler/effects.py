@@ -18,7 +18,7 @@ from pitstop_common.telemetry import headers
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.model import Job, Run, State
 from pitstop_scheduler.rooms import fact_for
-from pitstop_scheduler.words import farewell, warning
+from pitstop_scheduler.words import farewell, resumption, warning
 
 
 class Publish(NamedTuple):
@@ -136,7 +136,7 @@ def _granted(scope: _Scope, change: c.Granted) -> Iterator[Effect]:
         yield View(run.id, "")
     if job.status == "starting" and job.attempt == change.attempt and not job.host:
         start = m.Start(org=run.org, run=run.id, job=job.id, attempt=job.attempt, project=run.project,
-                        request=run.request, max_duration=run.max_duration,
+                        request=run.request, max_duration=run.max_duration, hold=job.hold.id if job.hold else "",
                         cause=f"{scope.prefix}.start")  # fmt: skip
         yield Publish(subjects.work(job.pool), m.encode(start), headers(f"{scope.prefix}.start", run.trace))
     yield View(run.id, job.id)
@@ -229,7 +229,7 @@ def _continued(scope: _Scope, change: c.Continued) -> Iterator[Effect]:
         return
     job, run = found
     resume = m.Resume(org=run.org, run=run.id, job=job.id, attempt=change.attempt, reason=change.reason,
-                      notice=f"the session expired ({change.reason}): the steps go on", cause=change.cause)  # fmt: skip
+                      notice=resumption(change.reason), cause=change.cause)  # fmt: skip
     yield _command(scope, job.host, resume, run.trace)
 
 
@@ -284,5 +284,6 @@ _HANDLERS: dict[type[Any], Callable[[_Scope, Any], Iterator[Effect]]] = {
     c.Paused: _job_view, c.Resumed: _job_view, c.Entered: _job_view, c.Left: _job_view, c.Active: _job_view,
     c.Deadline: _deadline, c.Warned: _warned, c.Extended: _extended, c.Stopped: _stopped, c.Continued: _continued,
     c.Stray: _stray, c.Retried: _retried, c.Ended: _job_view, c.RunEnded: _run_ended, c.Reported: _reported,
+    c.HoldUsed: _job_view,
     c.Asked: _of_pool, c.Leased: _of_pool,
 }  # fmt: skip

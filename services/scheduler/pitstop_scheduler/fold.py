@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from pitstop_scheduler import changes as c
+from pitstop_scheduler import fold_of_holds as holds
 from pitstop_scheduler.model import Host, Job, Run, State
 from pitstop_scheduler.pool import Lease
 from pitstop_scheduler.transitions import (
@@ -62,7 +63,7 @@ def _queued(state: State, change: c.Queued) -> None:
         change.run, org, project, change.request, intern(change.actor), change.priority, change.source,
         change.trace, tuple(job for job, *_ in change.jobs), change.connect_window, change.idle_timeout,
         change.max_duration, change.on_expiry, created=state.now, retry=change.retry, place=state.placed + 1,
-        rerun_of=change.rerun_of,
+        rerun_of=change.rerun_of, ref=intern(change.ref),
     )  # fmt: skip
     if change.rerun_of and state.run(change.rerun_of) is not None:
         state.edit_run(change.rerun_of).reruns += 1
@@ -82,6 +83,8 @@ def _granted(state: State, change: c.Granted) -> None:
     run = state.edit_run(job.run)
     run.started = run.started or state.now
     state.dequeue(run.org, run.priority, job.id)
+    if change.hold:
+        holds.granted_with(state, change, run.org)
     org = state.edit_org(run.org)
     state.turn = max(org.turn, state.turn)
     org.turn = state.turn + 1 / max(1, org.weight)
@@ -163,7 +166,7 @@ def _retried(state: State, change: c.Retried) -> None:
     job.host = job.incarnation = job.seal = job.pause = ""
     job.so_far, job.sessions, job.seen = "success", frozenset(), frozenset()
     job.granted = job.paused = job.active = job.keep_until = 0
-    job.serial, job.queued = 0, state.now
+    job.serial, job.queued, job.hold = 0, state.now, None
     run = state.edit_run(job.run)
     state.requeue(run.org, run.priority, job.id)
 
@@ -288,5 +291,5 @@ _HANDLERS: dict[type[Any], Callable[[State, Any], None]] = {
     c.Warned: _warned, c.Extended: _extended, c.Pressed: _pressed, c.Stopped: _stopped, c.Retried: _retried,
     c.Ended: _ended, c.RunEnded: _run_ended, c.Room: _room, c.HostLost: _host_lost, c.Reported: _reported,
     c.Limits: _limits, c.Defaults: _defaults, c.Asked: _asked, c.Shared: _shared, c.Demand: _demand,
-    c.Leased: _leased,
+    c.Leased: _leased, c.HoldSet: holds.hold_set, c.HoldRemoved: holds.hold_removed, c.HoldUsed: holds.hold_used,
 }  # fmt: skip

@@ -219,7 +219,7 @@ def _accepted(spec: RunSpec, source: str, created: float) -> m.RunAccepted:
         jobs=tuple(m.AcceptedJob(job=job.job, key=job.key, pool=job.pool, ssh=job.pause.any) for job in spec.jobs),
         connect_window=session.connect_window, idle_timeout=session.idle_timeout, max_duration=session.max_duration,
         on_expiry=session.on_expiry, retry=spec.retry,
-        rerun_of=spec.rerun_of, notes=spec.notes, trace=spec.trace, source=source,
+        ref=spec.source.ref, rerun_of=spec.rerun_of, notes=spec.notes, trace=spec.trace, source=source,
     )  # fmt: skip
 
 

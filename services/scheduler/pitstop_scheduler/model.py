@@ -16,6 +16,7 @@ import msgspec
 from pitstop_common.limits import KNOWN_FOR, LONGEST_SESSION, MAX_DURATION, PRESSURE
 from pitstop_common.messages import ExpiryReason, JobStatus, PauseReason, Result
 from pitstop_common.roles import ProjectRules, Role
+from pitstop_scheduler.hold import Hold, OnJob
 from pitstop_scheduler.pool import Pool
 from pitstop_scheduler.queues import Queues
 
@@ -61,6 +62,7 @@ class Job(msgspec.Struct, omit_defaults=True, gc=False):
     """The public key of its host: from the first claim of the attempt, whatever later ones say."""
     earlier: tuple[str, ...] = ()
     """Why earlier attempts were lost."""
+    hold: OnJob | None = None
 
 
 class Run(msgspec.Struct, omit_defaults=True, gc=False):
@@ -85,6 +87,7 @@ class Run(msgspec.Struct, omit_defaults=True, gc=False):
     result: Result | Literal[""] = ""
     reason: str = ""
     retry: bool = False
+    ref: str = ""
     rerun_of: str = ""
     reruns: int = 0
     """How many times it was done again while it lives."""
@@ -112,6 +115,8 @@ class Org(msgspec.Struct):
     """None: no table, whoever has a credential of the org has the role write. Never changed in place."""
     rules: dict[str, ProjectRules] = {}
     """Of projects. Never changed in place."""
+    holds: dict[str, Hold] = {}
+    """By id, oldest first. Never changed in place."""
 
 
 class Host(msgspec.Struct):

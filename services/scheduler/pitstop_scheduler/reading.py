@@ -119,8 +119,8 @@ class Reading:
         spec = await self.spec(view.org, view.run)
         allowed: tuple[dict[str, str], ...] = ()
         job_spec = spec.job(view.job)
-        if job_spec.pause.any and view.status != "finished":
-            keys = await self._people.allowed(spec.org, spec.actor, spec.session.users, spec.session.keys)
+        if (job_spec.pause.any or view.held_for) and view.status != "finished":
+            keys = await self._keys(spec, view)
             allowed = tuple(
                 {"user": key.user, "fingerprint": key.fingerprint}
                 for key in keys
@@ -178,8 +178,7 @@ class Reading:
             spec = await self.spec(view.org, view.run)
         except NotFound:
             return m.AccessReply(found=False, job=request.job)
-        session = spec.session
-        keys = await self._people.allowed(spec.org, spec.actor, session.users, session.keys)
+        keys = await self._keys(spec, view)
         closed = await self._contexts.closed(spec.org, spec.job(view.job).secrets)
         barred = {key.user: self._policy.barred(spec.org, spec.project, key.user) or closed(key.user) for key in keys}
         allowed = [key for key in keys if barred[key.user] is None]
@@ -190,10 +189,19 @@ class Reading:
         return m.AccessReply(
             found=True, job=view.job, attempt=view.attempt, org=view.org, run=view.run, project=view.project,
             request=spec.request, actor=spec.actor, status=view.status, host=view.host,
-            incarnation=view.incarnation, offers=spec.job(view.job).pause.any, allowed=tuple(allowed), owner=owner,
+            incarnation=view.incarnation, offers=spec.job(view.job).pause.any or bool(view.held_for),
+            allowed=tuple(allowed), owner=owner,
             barrier=shut.code if shut else "", barrier_text=shut.text if shut else "",
             services=self._policy.services(spec.org, spec.project),
         )  # fmt: skip
+
+    async def _keys(self, spec: RunSpec, view: m.JobView) -> list[m.AllowedKey]:
+        """Of those for whom the run offers a session, and of the one for whom a hold has paused this job."""
+        held_for = (view.held_for,) if view.held_for else ()
+        if not spec.job(view.job).pause.any:
+            return await self._people.allowed(spec.org, "", held_for, ())
+        session = spec.session
+        return await self._people.allowed(spec.org, spec.actor, (*session.users, *held_for), session.keys)
 
     def org(self, name: str) -> OrgView:
         """Limits of an org, and what is in use."""

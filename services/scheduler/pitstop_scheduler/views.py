@@ -52,7 +52,9 @@ def job_view(job: Job, run: Run, sequence: int) -> m.JobView:
         use=("debug" if job.status == "paused" else "run") if held else "", slot_since=job.granted,
         sessions=len(job.sessions), entered=job.first_login > 0, active=job.active, paused_at=job.paused,
         deadline=job.deadline, deadline_reason=job.deadline_reason, revision=job.revision, queued=job.queued,
-        finished=job.finished, earlier=job.earlier, seq=sequence,
+        finished=job.finished, earlier=job.earlier,
+        hold=job.hold.id if job.hold and job.hold.used else "",
+        held_for=job.hold.user if job.hold and job.hold.used else "", seq=sequence,
     )  # fmt: skip
 
 

@@ -37,8 +37,13 @@ class Who:
         return m.WhoReply(people=tuple(people), jobs=tuple(found))
 
     def _open(self, orgs: set[str]) -> list[Job]:
-        return [job for state in (log.state for log in self._logs) for job in state.living_jobs()
-                if job.offers and job.status in _ENTERED and state.runs[job.run].org in orgs]  # fmt: skip
+        living = (job for log in self._logs for job in log.state.living_jobs() if job.status in _ENTERED)
+        open_ = (job for job in living if job.offers or (job.hold is not None and job.hold.used))
+        return [job for job in open_ if self._org_of(job) in orgs]
+
+    def _org_of(self, job: Job) -> str:
+        having = self._logs.having(job.run)
+        return having.state.runs[job.run].org if having is not None else ""
 
     async def _described(self, job: Job) -> m.OpenJob | None:
         having = self._logs.having(job.run)

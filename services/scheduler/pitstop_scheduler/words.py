@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pitstop_common.messages import ExpiryReason
+from pitstop_common.messages import HOLD_OVER, ExpiryReason
 
 _FAREWELLS: Final[dict[str, str]] = {
     "idle": "nobody was active for the idle limit: the job ends and gives its slot back",
@@ -17,6 +17,13 @@ _FAREWELLS: Final[dict[str, str]] = {
 def farewell(reason: str, by: str) -> str:
     """Why the job ends now."""
     return f"cancelled by {by}" if by else _FAREWELLS.get(reason, f"the job ends: {reason}")
+
+
+def resumption(reason: str) -> str:
+    """Why the steps go on though nobody said so."""
+    if reason == HOLD_OVER:
+        return "the hold that this job was started with has been used up, or removed: the steps go on"
+    return f"the session expired ({reason}): the steps go on"
 
 
 def warning(reason: ExpiryReason, left: float, job: str) -> str:

@@ -50,6 +50,8 @@ from pitstop_common.messages.events import (
 from pitstop_common.messages.facts import (
     AcceptedJob,
     Fact,
+    HoldRemove,
+    HoldSet,
     HostFact,
     JobClaimed,
     JobFinished,
@@ -87,9 +89,10 @@ from pitstop_common.messages.parts import (
     StepReport,
 )
 from pitstop_common.messages.views import Claim, Heartbeat, JobView, ReportView, RerunView, RunView, UserKey
-from pitstop_common.messages.work import Command, Fired, Resume, Start, Stop, Warn
+from pitstop_common.messages.work import HOLD_OVER, Command, Fired, Resume, Start, Stop, Warn
 
 __all__ = [
+    "HOLD_OVER",
     "AcceptedJob",
     "AccessReply",
     "AccessRequest",
@@ -107,6 +110,8 @@ __all__ = [
     "Fired",
     "Freed",
     "Heartbeat",
+    "HoldRemove",
+    "HoldSet",
     "HostFact",
     "JobClaimed",
     "JobFinished",

@@ -31,6 +31,8 @@ class RunAccepted(Message, frozen=True, kw_only=True, tag="run.accepted"):
     max_duration: float = 0
     on_expiry: Literal["cancel", "resume"] = "cancel"
     retry: Literal["", "infrastructure"] = ""
+    ref: str = ""
+    """The branch or tag it is of, as the request says."""
     rerun_of: str = ""
     notes: tuple[str, ...] = ()
     trace: str = ""
@@ -129,6 +131,8 @@ class JobPaused(HostFact, frozen=True, kw_only=True, tag="job.paused"):
     name: str = ""
     exit_code: int | None = None
     ssh: SshAddress | None = None
+    hold: str = ""
+    """The hold that it waits for, if it has one and this is its first failure."""
     so_far: Result = "success"
     """What the job's result would be if it ended now."""
     report: JobReport = JobReport()
@@ -199,6 +203,26 @@ class SessionWarned(Message, frozen=True, kw_only=True, tag="session.warned"):
     revision: int
 
 
+class HoldSet(Message, frozen=True, kw_only=True, tag="hold.set"):
+    """The next `count` failures of jobs of `project` wait for `user`: of the job with that `key`, on that `branch`
+    (empty: of any), until `until` (seconds since the epoch, by the server's clock)."""
+
+    hold: str
+    user: str
+    until: float
+    key: str = ""
+    branch: str = ""
+    count: int = 1
+    by: str = ""
+
+
+class HoldRemove(Message, frozen=True, kw_only=True, tag="hold.remove"):
+    """No failure waits for it any more; jobs that do so already go on waiting."""
+
+    hold: str
+    by: str = ""
+
+
 class OrgConfigured(Message, frozen=True, kw_only=True, tag="org.configured"):
     """New limits of an org, all of them. `slots` null: the deployment's default; 0: no limit. Lower limits never kill.
     Seconds: `pressure` is the idle limit while runs of the org wait. From the first login: `max_duration` is how long a
@@ -244,5 +268,5 @@ class PoolShared(Message, frozen=True, kw_only=True, tag="pool.shared"):
 Fact = (
     RunAccepted | RunCancel | RunExtend | JobClaimed | SandboxReady | SandboxFailed | SandboxLost | SandboxRoom
     | StepStarted | StepFinished | JobPaused | JobResumed | JobFinished | SshConnected | SshActive | SshClosed
-    | SshDenied | SessionExpired | SessionWarned | OrgConfigured | PoolAsked | PoolShared
+    | SshDenied | SessionExpired | SessionWarned | OrgConfigured | HoldSet | HoldRemove | PoolAsked | PoolShared
 )  # fmt: skip

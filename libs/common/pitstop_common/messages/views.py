@@ -69,6 +69,9 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """Of the deadline: a fired deadline of an older revision means nothing."""
     queued: float = 0
     finished: float = 0
+    hold: str = ""
+    held_for: str = ""
+    """The hold that it was paused for, and whom it waits for."""
     earlier: tuple[str, ...] = ()
     """Why earlier attempts were lost, oldest first."""
     seq: int = 0

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from pitstop_common.messages.parts import ExpiryReason, Result
+
+HOLD_OVER: Final = "hold_over"
+"""The reason of a Resume after which a job that waits for its own people goes on waiting."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="start"):
@@ -18,6 +23,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="st
     request: str = ""
     max_duration: float = 0
     """How long a session of it may last from the first login, seconds; 0: as the spec says."""
+    hold: str = ""
+    """A hold that was armed for it (`hold.set`): it waits at its first failure."""
     cause: str = ""
 
 
@@ -35,7 +42,8 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="sto
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="resume"):
-    """End the pause of a job and go on (a session expired whose action is `resume`)."""
+    """End the pause of a job and go on: a session expired whose action is `resume`, or (HOLD_OVER) the hold that it
+    waits for was used up or removed meanwhile."""
 
     org: str
     run: str

@@ -15,6 +15,7 @@ from pitstop_common import subjects
 from pitstop_common.bus import Bus
 from pitstop_common.errors import Unavailable
 from pitstop_common.messages import (
+    HOLD_OVER,
     Command,
     ExpiryReason,
     HostFact,
@@ -110,6 +111,9 @@ class Attempt:
         if isinstance(command, Warn):
             self._home.people.warn(self.start.job, command.notice)
             self.runner.warned()
+            return
+        if isinstance(command, Resume) and command.reason == HOLD_OVER:  # whoever is inside may stay
+            await self.runner.resume(command)
             return
         text = command.notice or f"The job is ended: {command.reason or 'stopped'}."
         # Sessions are told first: one whose processes are killed under it would take that for an end of its own.

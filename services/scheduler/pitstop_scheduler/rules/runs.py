@@ -21,7 +21,7 @@ def accepted(tick: Tick, fact: m.RunAccepted, _: Stored) -> None:
             fact.run, fact.org, fact.project, fact.request, fact.actor, fact.priority, fact.source, fact.trace, jobs,
             fact.connect_window, fact.idle_timeout, longest(fact.max_duration, tick.draft.org(fact.org)),
             fact.on_expiry, tick.draft.ahead(fact.org, fact.priority) + 1, fact.id, fact.retry == "infrastructure",
-            fact.rerun_of, fact.notes,
+            fact.rerun_of, fact.notes, fact.ref.removeprefix("refs/heads/"),
         )
     )  # fmt: skip
 
