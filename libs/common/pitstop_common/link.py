@@ -31,6 +31,9 @@ class Kind(enum.IntEnum):
     PONG = 7
 
 
+_KINDS = {int(kind): kind for kind in Kind}
+
+
 class LinkError(Exception):
     """The other end broke the framing; the link is cut."""
 
@@ -83,21 +86,30 @@ class Reader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._wanted = 0
+        """Bytes without which there is nothing to cut."""
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """All frames that are whole now. Raises LinkError on an unknown kind or too long a payload."""
-        self._buffer += data
-        while len(self._buffer) >= _HEADER.size:
-            length, kind, connection = _HEADER.unpack_from(self._buffer)
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._wanted:
+                return
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        at, size, self._wanted = 0, len(data), _HEADER.size
+        while size - at >= _HEADER.size:
+            length, kind, connection = _HEADER.unpack_from(data, at)
             if length > MAX_FRAME:
                 raise LinkError(f"a frame of {length} bytes; the limit is {MAX_FRAME}")
-            end = _HEADER.size + length
-            if len(self._buffer) < end:
-                return
-            payload = bytes(memoryview(self._buffer)[_HEADER.size : end])
-            del self._buffer[:end]
-            try:
-                known = Kind(kind)
-            except ValueError:
-                raise LinkError(f"unknown kind of frame: {kind}") from None
-            yield Frame(known, connection, payload)
+            start = at + _HEADER.size
+            if start + length > size:
+                self._wanted = _HEADER.size + length
+                break
+            known = _KINDS.get(kind)
+            if known is None:
+                raise LinkError(f"unknown kind of frame: {kind}")
+            at = start + length
+            yield Frame(known, connection, data[start:at])
+        if at < size:
+            self._buffer += data[at:]

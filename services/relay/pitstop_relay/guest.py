@@ -24,6 +24,7 @@ from pitstop_relay.transport import Transport, verifies
 
 log = logging.getLogger(__name__)
 
+_DATA: Final = Kind.DATA
 _CHANNEL_DATA: Final = frozenset({94, 95})
 _REPEATED: Final = "key_unknown"
 _REASONS: Final = frozenset({
@@ -66,6 +67,7 @@ class Guest:
 
     def __init__(self, house: House, transport: Transport) -> None:
         self._house = house
+        self._passed = house.metrics.passed
         self._transport = transport
         self._began = time.monotonic()
         self._denials: list[Refusal] = []
@@ -181,17 +183,17 @@ class Guest:
     def up(self, message: bytes) -> None:
         """From the client."""
         if self._link is not None:
-            self._house.metrics.up.inc(len(message))
-            self._link.send(Kind.DATA, self._number, message)
+            self._link.send(_DATA, self._number, message)
+            self._passed.up += len(message)
 
     def down(self, message: bytes) -> None:
         """From the sandbox."""
+        self._transport.down(message)
         if not self._shown and message[0] in _CHANNEL_DATA:
             self._shown = True
             self._house.metrics.setup.observe(time.monotonic() - self._began)
-        self._house.metrics.down.inc(len(message))
-        self._transport.down(message)
-        if self._transport.waiting > DROP_ABOVE:
+        self._passed.down += len(message)
+        if self._transport.crowded and self._transport.waiting > DROP_ABOVE:
             self._drop()
 
     def full(self) -> None:

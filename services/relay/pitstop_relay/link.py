@@ -30,6 +30,7 @@ SILENT_AFTER: Final = 15.0
 MAX_UNKNOWN: Final = 64
 """Connections that have not said hello yet."""
 
+_DATA: Final = Kind.DATA
 _FIRST, _LAST = 80, 127
 _SEND_HIGH: Final = 4 * 1024 * 1024
 _SEND_LOW: Final = 1024 * 1024
@@ -62,6 +63,7 @@ class Link(asyncio.Protocol):
 
     def __init__(self, links: Links) -> None:
         self._links = links
+        self._loop = asyncio.get_running_loop()
         self._reader = Reader()
         self._transport: asyncio.Transport
         self._riders: dict[int, Rider] = {}
@@ -118,7 +120,7 @@ class Link(asyncio.Protocol):
             self.cut("its certificate is not a sandbox host's")
 
     def data_received(self, data: bytes) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self._heard = self._loop.time()
         try:
             for frame in self._reader.feed(data):
                 self._frame(frame)
@@ -146,7 +148,9 @@ class Link(asyncio.Protocol):
     # -- frames ----------------------------------------------------------------------------------------------------
 
     def _frame(self, frame: Frame) -> None:
-        if self.hello is None:
+        if frame.kind is _DATA and 0 < frame.connection <= self._last:  # none is open before the hello
+            self._down(frame)
+        elif self.hello is None:
             self._greeted(frame)
         elif frame.kind is Kind.PONG:
             return
@@ -154,8 +158,6 @@ class Link(asyncio.Protocol):
             self.send(Kind.PONG, 0, frame.payload[:64])
         elif not 0 < frame.connection <= self._last:
             raise LinkError(f"connection {frame.connection} was not opened here")
-        elif frame.kind is Kind.DATA:
-            self._down(frame)
         elif frame.kind is Kind.CLOSE:
             close = msgspec.msgpack.decode(frame.payload, type=Close)
             rider = self._riders.pop(frame.connection, None)

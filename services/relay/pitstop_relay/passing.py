@@ -44,6 +44,33 @@ class PassingConnection(SSHServerConnection):
 
     # -- from the client -------------------------------------------------------------------------------------------
 
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        """Bytes from the client: most often one whole packet."""
+        if self._inpbuf or self._opener is None or not self._pass_one(data, self._opener):
+            super().data_received(data, datatype)
+
+    def _pass_one(self, data: bytes, opener: _Cipher) -> bool:
+        """Take what is exactly one packet. False: it is not, or not by this way."""
+        size = len(data) - _TAG
+        if (
+            int.from_bytes(data[:_LENGTH], "big") != size - _LENGTH
+            or size > self._max_recv_pktlen
+            or opener.encryption is not self._recv_encryption
+            or self._decompressor
+            or self._recv_handler != self._recv_pkthdr
+        ):
+            return False
+        message = opener.opened(data)
+        if message is None:
+            return False
+        self._passed(message)
+        return True
+
+    def _passed(self, message: bytes) -> None:
+        self._auth_final = True
+        self._recv_seq = (self._recv_seq + 1) & _SEQUENCES
+        self.passed_up(message)
+
     def _recv_pkthdr(self) -> bool:
         """asyncssh comes here at the beginning of each packet. False: there is no whole one to go on with."""
         if self._auth_complete and self.passes and self._pass_up():
@@ -68,9 +95,7 @@ class PassingConnection(SSHServerConnection):
                 if message is None:
                     return False
                 start = end
-                self._auth_final = True
-                self._recv_seq = (self._recv_seq + 1) & _SEQUENCES
-                self.passed_up(message)
+                self._passed(message)
             return True
         finally:
             self._inpbuf = self._inpbuf[start:]
@@ -79,7 +104,9 @@ class PassingConnection(SSHServerConnection):
 
     def pass_down(self, message: bytes) -> None:
         """Send one message of type 80..127."""
-        sealer = self._sealer = _of(self._send_encryption, self._sealer)
+        sealer = self._sealer
+        if sealer is None or sealer.encryption is not self._send_encryption:
+            sealer = self._sealer = _of(self._send_encryption, None)
         if sealer is None or self._compressor or not self._runs():
             self.send_packet(message[0], message[1:])
             return
@@ -97,10 +124,9 @@ class PassingConnection(SSHServerConnection):
 
     def _runs(self) -> bool:
         """No key exchange is under way, or due."""
-        due = self._rekey_bytes_sent >= self._rekey_bytes
-        if self._rekey_seconds:
-            due = due or time.monotonic() >= self._rekey_time
-        return bool(self._auth_complete and self._kex_complete and not due)
+        if not (self._auth_complete and self._kex_complete) or self._rekey_bytes_sent >= self._rekey_bytes:
+            return False
+        return not self._rekey_seconds or time.monotonic() < self._rekey_time
 
 
 class _Cipher:
@@ -111,7 +137,7 @@ class _Cipher:
         self._gcm = encryption._cipher
         self._aes = AESGCM(self._gcm._key)
 
-    def opened(self, packet: memoryview) -> bytes | None:
+    def opened(self, packet: bytes | memoryview) -> bytes | None:
         """The message in a packet; None: it is for asyncssh, which sees it as if nobody had looked."""
         try:
             plain = self._aes.decrypt(self._gcm._iv, packet[_LENGTH:], packet[:_LENGTH])

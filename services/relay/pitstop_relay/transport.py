@@ -73,6 +73,7 @@ class Transport(PassingConnection):
         self._tries = max_tries
         self._requests = max_tries * _REQUESTS_PER_TRY
         self._deferred = 0
+        self._full = False
         self.client = ""
         self.new_session: Callable[[], asyncssh.SSHServerSession[str]] | None = None
         self.guest = guest(self)
@@ -94,7 +95,10 @@ class Transport(PassingConnection):
     def down(self, message: bytes) -> None:
         """Send one message of type 80..127 to the client."""
         self.pass_down(message)
-        self._deferred = self._deferred + len(message) + _PER_MESSAGE if self._deferred_packets else 0
+        if self._deferred_packets:
+            self._deferred += len(message) + _PER_MESSAGE
+        elif self._deferred:
+            self._deferred = 0
 
     def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
         """asyncssh puts an IGNORE before each packet, against an attack on CBC, which is not offered here."""
@@ -125,6 +129,11 @@ class Transport(PassingConnection):
     def version(self) -> str:
         """What the client calls itself."""
         return str(self.get_extra_info("client_version", ""))[:100]
+
+    @property
+    def crowded(self) -> bool:
+        """May there be much that waits?"""
+        return self._full or self._deferred > 0
 
     @property
     def waiting(self) -> int:
@@ -196,10 +205,12 @@ class Transport(PassingConnection):
 
     def pause_writing(self) -> None:
         """The client reads slowly."""
+        self._full = True
         self.guest.full()
 
     def resume_writing(self) -> None:
         """It has caught up."""
+        self._full = False
         self.guest.free()
 
 

@@ -36,6 +36,7 @@ READ_WITHIN: Final = 0.2
 FLUSH_WITHIN: Final = 2.0
 """For the last frames of a link to go out, seconds."""
 
+_DATA: Final = Kind.DATA
 _SEND_HIGH: Final = 4 * 1024 * 1024
 _SEND_LOW: Final = 1024 * 1024
 
@@ -159,6 +160,7 @@ class _Link(asyncio.Protocol):
 
     def __init__(self, house: SshHost) -> None:
         self._house = house
+        self._loop = asyncio.get_running_loop()
         self._reader = Reader()
         self._transport: asyncio.Transport
         self._last = 0
@@ -193,10 +195,13 @@ class _Link(asyncio.Protocol):
         self._look()
 
     def data_received(self, data: bytes) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self._heard = self._loop.time()
         try:
             for frame in self._reader.feed(data):
-                self._frame(frame)
+                if frame.kind is _DATA and (visitor := self.visitors.get(frame.connection)) is not None:
+                    visitor.data(frame.payload)
+                else:
+                    self._frame(frame)
         except (LinkError, msgspec.DecodeError) as error:
             log.warning("the relay broke the link's rules: %s", error)
             self.cut(str(error))

@@ -164,8 +164,11 @@ class Sessions(Machine):
 
     def key(self) -> None:
         """Somebody typed."""
-        self._activity.key(self._clock())
-        if self._saying is not None and self._activity.due(self._clock()) == 0:
+        now = self._clock()
+        self._activity.key(now)
+        if self._saying is not None:
+            if self._activity.due(now) != 0:
+                return
             self._stop_saying()
         self._say_active()
 

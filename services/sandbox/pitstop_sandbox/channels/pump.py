@@ -94,12 +94,23 @@ class Input:
         """Take bytes. Dropped when the process reads no more."""
         if self._closed or self._ending:
             return
+        if not self._waiting:
+            data = self._at_once(data)
+            if not data:
+                return
         self._waiting += data
         if not self._watching:
             self._write()
         if len(self._waiting) > STDIN_HIGH and not self._choked:
             self._choked = True
             self._choke()
+
+    def _at_once(self, data: bytes) -> bytes:
+        """What is left of it."""
+        try:
+            return data[os.write(self._fd, data) :]
+        except OSError:  # tried again, and judged, with the rest
+            return data
 
     def end(self) -> None:
         """The giver has no more: close the descriptor after the last byte."""

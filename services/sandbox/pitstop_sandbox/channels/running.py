@@ -116,11 +116,11 @@ class Running:
 
     def _deliver(self, datatype: int | None) -> Callable[[bytes], None]:
         def deliver(data: bytes) -> None:
-            self._shown(len(data))
-            if self._terminal:
-                self.screen.shown(data)
             with contextlib.suppress(OSError):
                 self._channel.write(data, datatype)
+            if self._terminal:
+                self.screen.shown(data)
+            self._shown(len(data))
 
         return deliver
 

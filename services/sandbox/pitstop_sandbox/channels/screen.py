@@ -24,9 +24,11 @@ class Screen:
 
     def shown(self, data: bytes) -> None:
         """What the process wrote."""
-        for switch in _SWITCH.finditer(self._tail + data):
-            self.alternate = switch[1] == b"h"
-        self._tail = (self._tail + data)[-_LONGEST + 1 :]
+        seen = self._tail + data
+        if b"\x1b" in seen:
+            for switch in _SWITCH.finditer(seen):
+                self.alternate = switch[1] == b"h"
+        self._tail = seen[-_LONGEST + 1 :]
 
 
 def warning(text: str, rows: int, *, alternate: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""asyncssh's connection layer without its transport: the one file of this service that uses private names.
+"""asyncssh's connection layer without its transport: with `quick`, what of this service uses private names.
 
 Pinned to asyncssh 2.24.1; `tests/unit/test_channels_seam.py` fails when one of the names changes.
 """
@@ -16,13 +16,15 @@ from asyncssh.packet import PacketDecodeError, SSHPacket
 
 from pitstop_sandbox.backends.port import Accepted, Tcp, Unix
 from pitstop_sandbox.channels.forwards import Forwards, Remote
-from pitstop_sandbox.channels.gate import MAX_CHANNELS, Answer, Broken, Gate
+from pitstop_sandbox.channels.gate import CHANNEL_DATA, MAX_CHANNELS, Answer, Broken, Gate
+from pitstop_sandbox.channels.quick import QuickChannel, number_of
 from pitstop_sandbox.channels.stream import Stream
 
 WINDOW: Final = 2 * 1024 * 1024
 """What a client may send on a channel before it is read, bytes."""
 MAX_PACKET: Final = 64 * 1024
 
+_DATA: Final = bytes((CHANNEL_DATA,))
 _FIRST_OF_CONNECTION: Final = 80
 _FIRST_OF_CHANNEL: Final = 93
 _SHORTAGE: Final = 4
@@ -47,6 +49,10 @@ class Connection(SSHServerConnection):
         self._auth_complete = self._kex_complete = True
         self._owner = _Owner(self, new_session, forwards)
 
+    def session_channel(self) -> QuickChannel:
+        """One for a shell, a command or a subsystem."""
+        return QuickChannel(self, self._loop, self._send_message, window=WINDOW, max_pktsize=MAX_PACKET)
+
     @property
     def channels(self) -> int:
         """How many are open."""
@@ -58,6 +64,10 @@ class Connection(SSHServerConnection):
         if not self._transport:
             return
         try:
+            if message[:1] == _DATA:
+                channel = self._channels.get(number_of(message))
+                if isinstance(channel, QuickChannel) and channel.take(message):
+                    return
             verdict = self._gate.judge(message, self.channels, self._loop.time())
             while self._gate.refused:
                 self._forwards.note(self._gate.refused.pop())
@@ -177,8 +187,7 @@ class _Owner(asyncssh.SSHServer):
         self._forwards = forwards
 
     def session_requested(self) -> Any:
-        channel = self._connection.create_server_channel(encoding=None, window=WINDOW, max_pktsize=MAX_PACKET)
-        return channel, self._new_session()
+        return self._connection.session_channel(), self._new_session()
 
     def connection_requested(self, dest_host: str, dest_port: int, *_origin: object) -> Any:
         channel = self._connection.create_tcp_channel(window=WINDOW, max_pktsize=MAX_PACKET)

@@ -80,15 +80,15 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
 
     def data_received(self, data: bytes, _datatype: int | None) -> None:
         """The client typed or sent something."""
-        if self._sftp:
-            self._host.moved(len(data))
-        else:
-            self._host.key()
         if self._running is not None:
             self._running.input.write(data)
         else:
             self._early.append(data)
             self._channel.pause_reading()
+        if self._sftp:
+            self._host.moved(len(data))
+        else:
+            self._host.key()
 
     def eof_received(self) -> bool:
         """The client sends no more; the channel stays open for output."""
