@@ -11,6 +11,7 @@ from asyncssh.channel import SSHChannel, SSHServerChannel
 from asyncssh.packet import Boolean, Byte, String, UInt32
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.test_channels_seam import forwards
 
 from pitstop_sandbox.channels.quick import QuickChannel, number_of
 from pitstop_sandbox.channels.seam import MAX_PACKET, WINDOW, Connection
@@ -89,7 +90,9 @@ MESSAGES = st.one_of(
     st.integers(0, 4000).map(lambda size: Byte(93) + UInt32(0) + UInt32(size)),
     st.sampled_from([Byte(96) + UInt32(0), Byte(97) + UInt32(0), SHELL]),
 )
-DEEDS = st.lists(st.sampled_from(["echo", "echo", "echo", "error", "much", "pause", "eof", "exit", "nothing"]), max_size=12)
+DEEDS = st.lists(
+    st.sampled_from(["echo", "echo", "echo", "error", "much", "pause", "eof", "exit", "nothing"]), max_size=12
+)
 
 
 @settings(max_examples=200)
@@ -99,7 +102,7 @@ def test_both_ways_are_one(messages: list[bytes], deeds: list[str]) -> None:
         heard: list[Any] = []
         sent: list[bytes] = []
         ended: list[str] = []
-        connection = kind(lambda: Recorder(heard, deeds), sent.append, ended.append)
+        connection = kind(lambda: Recorder(heard, deeds), forwards(), sent.append, ended.append)
         for number, message in enumerate((OPEN, SHELL, *messages)):
             connection.feed(message)
             for _ in range(4 if number < 2 or number % 3 == 0 else 0):
@@ -130,7 +133,7 @@ def test_a_key_and_its_echo_go_the_short_way() -> None:
 
         heard: list[Any] = []
         sent: list[bytes] = []
-        connection = Watching(lambda: Recorder(heard, []), sent.append, lambda _why: None)
+        connection = Watching(lambda: Recorder(heard, []), forwards(), sent.append, lambda _why: None)
         for message in (OPEN, SHELL):
             connection.feed(message)
             await asyncio.sleep(0)
