@@ -25,7 +25,8 @@ async def test_a_shell_with_its_notice_and_size_and_an_exit_that_counts(ssh: Wor
         assert await person.ended() == 3
     await ssh.job.until("shell_ended", "by itself")
     await ssh.job.until("closed", "ada", "exit")
-    assert ssh.job.said[:2] == [("opened", "ada", ssh.access.replies[JOB].allowed[0].fingerprint), ("shell_started",)]
+    opened = ("opened", "ada", ssh.access.replies[JOB].allowed[0].fingerprint)
+    assert ssh.job.said[:3] == [opened, ("used", "shell", ""), ("shell_started",)]
     assert ssh.job.keys > 0
     assert ssh.job.outputs > 0
 
