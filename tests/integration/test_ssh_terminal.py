@@ -69,7 +69,7 @@ async def test_a_command_in_a_terminal_is_no_shell(ssh: World) -> None:
         await person.until("intr = ^C\r\n")
         assert await person.ended() == 5
     await ssh.job.until("closed", "ada", "exit")
-    assert [said[0] for said in ssh.job.said] == ["opened", "closed"]
+    assert [said[0] for said in ssh.job.said] == ["opened", "used", "closed"]
     assert ssh.job.notice.encode() not in person.text
 
 
