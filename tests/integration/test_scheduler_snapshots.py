@@ -22,6 +22,7 @@ from pitstop_common import messages as m
 from pitstop_common.bus import Bus
 from pitstop_common.embedded import EmbeddedServer
 from pitstop_common.errors import Unavailable
+from pitstop_common.limits import OWNER_TTL
 from pitstop_common.streams import DEC, SNAP
 from pitstop_common.telemetry import headers
 from pitstop_scheduler import changes as c
@@ -166,6 +167,14 @@ async def stored(bus: Bus, stream: str) -> Any:
     return (await bus.js.stream_info(stream)).state
 
 
+async def newest(bus: Bus) -> c.Record:
+    return c.decode_record((await bus.js.get_last_msg(DEC, subjects.decisions(0))).data or b"")
+
+
+async def owned_since(bus: Bus, epoch: int) -> bool:
+    return (await newest(bus)).epoch > epoch
+
+
 async def trimmed(bus: Bus, above: int) -> bool:
     return bool((await stored(bus, DEC)).first_seq > above)
 
@@ -199,7 +208,16 @@ async def test_a_long_history_is_taken_over_at_once_and_its_log_is_bounded(
     await two.start()
     again = await request(bus, "new")
     assert not again["duplicate"]
-    assert two.end() == 0
+    three = made("three", 1000)  # knows nothing but what is stored, and has the owner killed under it at once
+    await three.start()
+    epoch = (await newest(bus)).epoch
+    killed = time.monotonic()
+    two.end(signal.SIGKILL)
+    await until(lambda: owned_since(bus, epoch))
+    print(f"taken over {time.monotonic() - killed:.2f} s after the kill")
+    assert time.monotonic() - killed < OWNER_TTL + TAKE_OVER
+    assert (await request(bus, "new"))["duplicate"]
+    assert three.end() == 0
     checker = await check(bus)
     assert (checker.wrong, checker.start > 0, len(checker.ended)) == ([], True, 100_000)
 
