@@ -16,10 +16,12 @@ from typing import Any
 import msgspec
 import pytest
 from tests.acceptance.support.outside import PROMPT, SECONDS, Outside, Person, Place, Run, outside, running
+from tests.cli_system import Terminal
 from tests.whole_system import wait_until
 
 from pitstop_common.bus import Bus, connected
 from pitstop_common.errors import Unavailable
+from pitstop_common.limits import MAX_CONTEXT_BYTES, MAX_RUN_CONTEXTS
 from pitstop_common.messages import SecretsReply, SecretsRequest, encode
 from pitstop_common.sealing import BadSeal, HostKey, for_attempt
 
@@ -121,6 +123,21 @@ async def test_a_job_has_its_secrets_and_no_disk_ever_does(anybody: Outside) -> 
     assert not any(piece in one.data for one in anybody.heard for piece in pieces(TOKEN) | pieces(PEM))
     seen = [name for name in map(str, state.rglob("*.blk")) if MARK.encode() in Path(name).read_bytes()]
     assert seen, "the search finds what is there"
+
+
+async def test_the_most_that_a_job_can_have_reaches_its_steps_and_shells(anybody: Outside) -> None:
+    names = [f"full{number}" for number in range(MAX_RUN_CONTEXTS)]
+    size = MAX_CONTEXT_BYTES // 4
+    for name in names:
+        for number in range(4):
+            value = {"context": name, "name": f"{name}_{number}", "value": f"{number}" * size}
+            assert "secrets" in await anybody.api("secrets-set", value, org="local")
+    check = "&&".join(f"test ${{#{name}_{number}}} = {size} " for name in names for number in range(4))
+    run = await request(anybody, check, secrets=names, ssh={"pause": "at_end"})
+    await run.paused()
+    assert (await run.ssh(f"{check} && echo same")).out == "same\n"
+    await run.exit()
+    assert await run.finished() == "success"
 
 
 async def test_a_failed_run_shows_nothing_in_its_record(anybody: Outside) -> None:
@@ -301,6 +318,15 @@ async def test_nobody_else_may_ask(place: Place, user: str) -> None:
                         "$JS.API.STREAM.MSG.GET.KV_secrets", "$JS.API.CONSUMER.CREATE.KV_secrets"):  # fmt: skip
             with pytest.raises(Unavailable):
                 await bus.request(subject, b"{}", timeout=0.3)
+
+
+def test_a_value_is_asked_for_without_showing_it(place: Place) -> None:
+    place.home.repo.mkdir(exist_ok=True)
+    terminal = Terminal(place.home, "secrets", "set", "typed", "API_TOKEN")
+    terminal.wait_for("value of typed/API_TOKEN")
+    terminal.type(f"{TOKEN}\n")
+    assert terminal.end() == 0
+    assert "set API_TOKEN" in terminal.seen and TOKEN not in terminal.seen
 
 
 async def test_names_are_listed_and_never_values(anybody: Outside) -> None:

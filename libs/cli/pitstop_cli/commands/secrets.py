@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pitstop_cli.client import connect, find, output_option, run_async, system_options
-from pitstop_cli.console import interactive, out, out_json, plain, say, styled
+from pitstop_cli.console import out, out_json, plain, say, styled
 from pitstop_cli.exits import USAGE, Failure
 
 
@@ -143,7 +143,7 @@ def _call(verb: str, body: dict[str, Any], nats: str | None, org: str | None) ->
 
 
 def _value(of: str) -> str:
-    if interactive():
+    if sys.stdin.isatty():
         value: str = click.prompt(f"value of {of}", hide_input=True, default="", show_default=False, err=True)
     else:
         try:
