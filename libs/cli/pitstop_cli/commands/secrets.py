@@ -96,10 +96,12 @@ def restrict(
     context: str, members: str | None, everybody: bool, projects: str | None, any_project: bool,
     publisher: bool | None, nats: str | None, org: str | None, output: str,
 ) -> None:  # fmt: skip
-    """Say who may use CONTEXT; what is not said stays. A closed context is changed by its members only.
+    """Say who may use CONTEXT; what is not said stays. It takes the role admin.
 
-    A run with a closed context is refused before it starts when its actor is no member, and only members enter its
-    jobs by ssh. JSON: the context, as of `secrets ls`.
+    A context with members is closed: they alone set its secrets (and admins). A run with it is refused before it
+    starts when its actor is no member, and only members enter its jobs by ssh.
+
+    JSON: the context, as of `secrets ls`.
     """
     if (members is not None and everybody) or (projects is not None and any_project):
         raise Failure("--members and --everybody, or --projects and --any-project, exclude each other", code=USAGE)
