@@ -98,8 +98,10 @@ class Heard:
     async def ask(self, org: str, project: str, **ssh: Any) -> str:
         """Request a run. The request's id."""
         request = uuid.uuid4().hex
-        body = {"id": request, "org": org, "project": project, "pool": POOL, "actor": "ada", "steps": [{"run": "true"}],
-                **({"ssh": {"pause": "at_end", "keys": [_KEY], **ssh}} if ssh else {})}  # fmt: skip
+        body: dict[str, Any] = {
+            "id": request, "org": org, "project": project, "pool": POOL, "actor": "ada", "steps": [{"run": "true"}],
+            **({"ssh": {"pause": "at_end", "keys": [_KEY], **ssh}} if ssh else {}),
+        }  # fmt: skip
         await self.bus.store(subjects.RUN_REQUESTED, json.dumps(body).encode(), {"Nats-Msg-Id": request}, 5.0)
         return request
 

@@ -23,7 +23,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
 from pitstop_common.errors import PitstopError, Unavailable, WrongLastSequence
-from pitstop_common.wire import hear, post
+from pitstop_common.wire import Letter, hear, post, quicken
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +71,11 @@ class _PubAck(msgspec.Struct):
 _decode_ack = msgspec.json.Decoder(_PubAck).decode
 
 
-Take = Callable[["asyncio.Future[Any]", Msg], None]
+Take = Callable[["asyncio.Future[Any]", Letter], None]
 """Ends a future with what an answer says."""
 
 
-def _take_ack(future: asyncio.Future[Any], msg: Msg) -> None:
+def _take_ack(future: asyncio.Future[Any], msg: Letter) -> None:
     if not msg.data:  # no responders: the stream is not there (yet), or has no leader
         future.set_exception(Unavailable("no stream answers"))
         return
@@ -92,7 +92,7 @@ def _take_ack(future: asyncio.Future[Any], msg: Msg) -> None:
         future.set_exception(Refused(ack.error.err_code, ack.error.description))
 
 
-def _take_reply(future: asyncio.Future[Any], msg: Msg) -> None:
+def _take_reply(future: asyncio.Future[Any], msg: Letter) -> None:
     if not msg.data and (msg.headers or {}).get("Status") == "503":
         future.set_exception(nats.errors.NoRespondersError())
     else:
@@ -146,6 +146,7 @@ class Bus:
         except Exception as error:
             raise Unavailable(f"cannot reach NATS at {safe_url(url)}: {error}") from error
         bus = cls(nc, lambda error: log.warning("nats: %s", error))
+        quicken(nc)
         bus._prefix = nc.new_inbox() + "."
         await hear(nc, bus._prefix + "*", bus._answered)
         on_state(True)
@@ -218,7 +219,7 @@ class Bus:
             raise
         return number, future
 
-    def _answered(self, msg: Msg) -> None:
+    def _answered(self, msg: Letter) -> None:
         future, take = self._waiting.get(int(msg.subject[len(self._prefix) :]), (None, None))
         if future is not None and take is not None and not future.done():
             take(future, msg)
@@ -228,10 +229,10 @@ class Bus:
     async def request(
         self, subject: str, data: bytes = b"", timeout: float = REQUEST_TIMEOUT,
         headers: Mapping[str, str] | None = None,
-    ) -> Msg:  # fmt: skip
+    ) -> Letter:  # fmt: skip
         """Request and reply. Raises Unavailable when nobody answers in time."""
         try:
-            msg: Msg = await self._ask(subject, data, headers, timeout, _take_reply)
+            msg: Letter = await self._ask(subject, data, headers, timeout, _take_reply)
             return msg
         except (TimeoutError, nats.errors.Error) as error:
             raise Unavailable(f"nobody answers on {subject}") from error
