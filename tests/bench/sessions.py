@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry
 from tests.bench.amounts import Amounts
 from tests.bench.played import CAPACITY, HOST, INCARNATION, LEFT, POOL, SESSIONS
-from tests.bench.processes import ALL, program, quiet, served, service
+from tests.bench.processes import ALL, program, served, service
 from tests.bench.report import Row, median, row
 
 from pitstop_common import subjects
@@ -130,7 +130,10 @@ async def _open(heard: Heard, sessions: int) -> None:
 async def _passes(bus: Bus, url: str, amounts: Amounts) -> tuple[float, list[float]]:
     """CPU ms of the first pass, and of the ones after. The read models trail the log: all have to be there."""
     config, metrics = JanitorConfig(nats_url=url), JanitorMetrics(CollectorRegistry())
-    await quiet(bus, amounts.settled)
+    there = OpenJobs(bus)
+    while len(there.views) < amounts.sessions:
+        await there.follow()
+        await asyncio.sleep(0.2)
     jobs = OpenJobs(bus)
     starts = Starts(bus, metrics, config, jobs)
     collectors = (starts, LostHosts(bus, metrics, config), Inventory(bus, metrics, config, jobs),
