@@ -75,21 +75,28 @@ Take = Callable[["asyncio.Future[Any]", Letter], None]
 """Ends a future with what an answer says."""
 
 
-def _take_ack(future: asyncio.Future[Any], msg: Letter) -> None:
+def read_ack(msg: Letter) -> Ack | PitstopError:
+    """What the server says to a publish."""
     if not msg.data:  # no responders: the stream is not there (yet), or has no leader
-        future.set_exception(Unavailable("no stream answers"))
-        return
+        return Unavailable("no stream answers")
     ack = _decode_ack(msg.data)
     if ack.error is None:
-        future.set_result(Ack(ack.stream, ack.seq, ack.duplicate))
-    elif ack.error.err_code in _WRONG_LAST:
-        future.set_exception(WrongLastSequence(ack.error.description))
-    elif ack.error.err_code in _NO_ROOM:
-        future.set_exception(Unavailable(f"JetStream has no room: {ack.error.description}"))
-    elif ack.error.code == 503 or ack.error.err_code in _PASSING:
-        future.set_exception(Unavailable(ack.error.description))
+        return Ack(ack.stream, ack.seq, ack.duplicate)
+    if ack.error.err_code in _WRONG_LAST:
+        return WrongLastSequence(ack.error.description)
+    if ack.error.err_code in _NO_ROOM:
+        return Unavailable(f"JetStream has no room: {ack.error.description}")
+    if ack.error.code == 503 or ack.error.err_code in _PASSING:
+        return Unavailable(ack.error.description)
+    return Refused(ack.error.err_code, ack.error.description)
+
+
+def _take_ack(future: asyncio.Future[Any], msg: Letter) -> None:
+    found = read_ack(msg)
+    if isinstance(found, Ack):
+        future.set_result(found)
     else:
-        future.set_exception(Refused(ack.error.err_code, ack.error.description))
+        future.set_exception(found)
 
 
 def _take_reply(future: asyncio.Future[Any], msg: Letter) -> None:
@@ -112,6 +119,7 @@ class Bus:
         self.js: JetStreamContext = nc.jetstream(timeout=5)
         self.on_error = on_error
         self._waiting: dict[int, tuple[asyncio.Future[Any], Take]] = {}
+        self._told: dict[int, Callable[[Ack | PitstopError], None]] = {}
         self._count = 0
         self._prefix = ""
 
@@ -159,6 +167,25 @@ class Bus:
     ) -> None:
         """Publish, without a word back."""
         await post(self.nc, subject, data, reply, headers)
+
+    async def tell(
+        self, subject: str, data: bytes, headers: Mapping[str, str], heard: Callable[[Ack | PitstopError], None]
+    ) -> int:
+        """Publish; `heard` is told what the server says, where it is read: it must be quick, and cannot wait. That may
+        never come: `forget` the number that this returns."""
+        self._count += 1
+        number = self._count
+        self._told[number] = heard
+        try:
+            await post(self.nc, subject, data, f"{self._prefix}{number}", headers)
+        except BaseException:
+            del self._told[number]
+            raise
+        return number
+
+    def forget(self, number: int) -> None:
+        """Nobody waits for this answer any more."""
+        self._told.pop(number, None)
 
     async def send(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> asyncio.Future[Ack]:
         """Publish; the future ends with the server's ack. It may never end: bound it with a time limit."""
@@ -220,7 +247,11 @@ class Bus:
         return number, future
 
     def _answered(self, msg: Letter) -> None:
-        future, take = self._waiting.get(int(msg.subject[len(self._prefix) :]), (None, None))
+        number = int(msg.subject[len(self._prefix) :])
+        if heard := self._told.pop(number, None):
+            heard(read_ack(msg))
+            return
+        future, take = self._waiting.get(number, (None, None))
         if future is not None and take is not None and not future.done():
             take(future, msg)
 

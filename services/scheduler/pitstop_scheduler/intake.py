@@ -35,6 +35,9 @@ from pitstop_scheduler.request import BadRequest, Request, compile_run, read_req
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 256
+_APART = 0.02
+"""Seconds between two batches at the least: an idle intake takes a request at once; under load several schedulers, who
+have a part of the requests each, take them by the dozen, too."""
 _TRIES = 10
 """Of a request on which the scheduler itself fails."""
 _SOON = 5.0
@@ -72,9 +75,12 @@ class Intake:
     async def run(self, stream: str, stopping: asyncio.Event) -> None:
         """Take in what comes on REQ or REQ_ORG, many at once, until told to stop."""
         pull = Pull(self._bus, stream, intake_consumer(), batch=_AT_ONCE)
+        begun = 0.0
         try:
             while not stopping.is_set():
+                await asyncio.sleep(max(0.0, begun + _APART - time.monotonic()))
                 batch = await pull.next(0.5, _AT_ONCE)
+                begun = time.monotonic()
                 await asyncio.gather(*(self._take(stream, delivery) for delivery in batch))
         finally:
             await pull.close()
