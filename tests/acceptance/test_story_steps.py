@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ jobs:
         run: |
           echo "::add-mask::hunter2"
           echo "it is hunter2"; echo -n hun; sleep 0.3; echo ter2
+          echo "seen=hunter2 and more" >>$GITHUB_OUTPUT; echo "not hunter2" >>$GITHUB_STEP_SUMMARY
           echo "::group::inside"; echo "::error file=a.py,line=3::wrong"; echo "::endgroup::"
       - name: still hidden
         run: echo hunter2 again
@@ -96,8 +98,42 @@ async def test_a_file_with_all_that_steps_can_say(anybody: Outside) -> None:
         "success", "success", "failure", "success", "success", "success", "success", "success", "success", "skip",
         "failure", "skip", "success", "success", "skip",
     ]  # fmt: skip
+    outputs = [step["outputs"] for step in await run.steps()]
+    assert (outputs[5], outputs[7]) == ({"answer": "42"}, {"seen": "*** and more"})
+    assert not any(found for number, found in enumerate(outputs) if number not in {5, 7})
+    summary = anybody.place.home.run("logs", "--summary", run.id, "--org", "acme")
+    assert summary.stdout.splitlines() == [
+        "<!-- build, step 6: Run pwd -->", "# done", "<!-- build, step 8: hide -->", "not ***",
+    ]  # fmt: skip
+    shown = anybody.place.home.run("logs", run.id, "--org", "acme").stdout
+    assert "# done" not in shown
     kept = b"".join(message.data for message in await anybody.stored("LOGS", f"logs.acme.{run.id}.*"))
     assert b"hunter2" not in kept
+
+
+async def test_the_summary_and_outputs_of_the_newest_try_count_and_what_does_not_fit_is_told(anybody: Outside) -> None:
+    script = """
+        echo "try=$(ls tries 2>/dev/null | wc -l)" >>$GITHUB_OUTPUT; mkdir -p tries; touch tries/$(ls tries | wc -l)
+        ls tries | wc -l >$GITHUB_STEP_SUMMARY
+        head -c 20000 /dev/zero | tr '\\0' x | sed 's/^/large=/' >>$GITHUB_OUTPUT
+        test -e repaired
+    """
+    run = await anybody.request(script, ssh={"pause": "on_failure"})
+    await run.paused()
+    done = await run.ssh("touch repaired; pitstop-step retry && pitstop-step continue")
+    assert done.status == 0, done
+    assert await run.finished() == "success"
+    assert [step["outputs"] for step in await run.steps()] == [{"try": "1"}]
+    (told,) = [line for line in await run.log(1, tries=2) if line.startswith("::warning::")]
+    assert told.startswith("::warning::GITHUB_OUTPUT: large: over 16384 bytes of outputs in the job; left out")
+    answer = anybody.place.home.run("logs", "--summary", run.id, "--org", "acme", "-o", "json")
+    (chunk,) = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert (chunk["kind"], chunk["tries"], chunk["lines"]) == ("summary", 2, ["2"])
+    silent = await anybody.request("true")
+    assert await silent.finished() == "success"
+    none = anybody.place.home.run("logs", "--summary", silent.id, "--org", "acme")
+    assert (none.stdout, none.stderr) == ("", "no step of the run has written a summary\n")
+    assert anybody.place.home.run("logs", "--summary", "-f", silent.id, "--org", "acme").returncode == 2
 
 
 async def test_jobs_of_a_file_are_independent(anybody: Outside) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop_cli.console import harmless, plain
-from pitstop_cli.render import LogView
+from pitstop_cli.render import LogView, summaries
 from pitstop_common.messages import LogChunk
 
 ONE = {"r-1": "build"}
@@ -54,6 +54,23 @@ def test_groups_are_headed_and_indented_and_commands_are_words() -> None:
     shown = view.feed(chunk(0, "::group::inside", "x", "::endgroup::", "y", "::error file=a.c,line=3,col=7::bad",
                             "::debug::hidden", "::warning::careful", "::unknown::kept"))  # fmt: skip
     assert shown[1:] == ["▸ inside", "  x", "y", "error: a.c:3:7: bad", "warning: careful", "::unknown::kept"]
+
+
+def test_a_message_of_several_lines_is_shown_in_several_and_a_group_in_one() -> None:
+    view = LogView(ONE)
+    shown = view.feed(chunk(0, "::error::50%25 failed:%0A  a.c%0A  b.c", "::group::two%0Alines", "::warning::"))
+    assert shown[1:] == ["error: 50% failed:", "         a.c", "         b.c", "▸ two lines", "warning: "]
+
+
+def test_summaries_are_no_output_and_the_newest_try_counts() -> None:
+    view = LogView(ONE)
+    made = [
+        chunk(0, "old", kind="summary"), chunk(0, "out"), chunk(0, "new", kind="summary", tries=2),
+        chunk(0, "other", kind="summary", step=3), chunk(0, "old", kind="summary"),
+        chunk(0, "r", kind="summary", job="r-10"),
+    ]  # fmt: skip
+    assert [view.feed(one) for one in made] == [[], ["── 1. s1", "out"], [], [], [], []]
+    assert [one.lines for one in summaries(made)] == [("new",), ("other",), ("r",)]
 
 
 def test_a_group_left_open_ends_with_its_step() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from pitstop_common.messages import LogChunk
@@ -24,7 +24,10 @@ class LogView:
         self._indent: dict[str, int] = {}
 
     def feed(self, chunk: LogChunk) -> list[str]:
-        """The lines of a chunk that were not shown before, with a heading where another step begins."""
+        """The lines of a chunk that were not shown before, with a heading where another step begins. Summaries are
+        read apart (`pitstop logs --summary`)."""
+        if chunk.kind == "summary":
+            return []
         place = (chunk.job, chunk.attempt, chunk.step, chunk.tries)
         had = self._next.get(place, 0)
         fresh = chunk.lines[max(0, had - chunk.first) :] if chunk.first <= had else chunk.lines
@@ -53,16 +56,18 @@ class LogView:
             if command is None:
                 yield self._line(job, "  " * self._indent.get(job, 0) + line)
                 continue
-            kind, properties, data = command[1], command[2] or "", command[3]
+            kind, properties, data = command[1], command[2] or "", _plain(command[3])
             if kind == "endgroup":
                 self._indent[job] = 0
             elif kind == "group":
                 self._indent[job] = 0
-                yield self._line(job, self._paint(f"▸ {data}", "1"))
+                yield self._line(job, self._paint("▸ " + " ".join(data.split("\n")), "1"))
                 self._indent[job] = 1
             elif kind != "debug":
                 word, style = _MARKS[kind]
-                yield self._line(job, self._paint(word + _where(properties) + data, style))
+                first, *more = data.splitlines() or [""]
+                yield self._line(job, self._paint(word + _where(properties) + first, style))
+                yield from (self._line(job, self._paint(" " * len(word) + line, style)) for line in more)
 
     def _line(self, job: str, text: str) -> str:
         if not self._width:
@@ -71,6 +76,23 @@ class LogView:
 
     def _paint(self, text: str, style: str) -> str:
         return f"\x1b[{style}m{text}\x1b[0m" if self._colour else text
+
+
+def summaries(chunks: Iterable[LogChunk]) -> list[LogChunk]:
+    """Of each step the summary of its newest try, in the order of jobs and steps."""
+    newest: dict[tuple[str, int], LogChunk] = {}
+    for chunk in chunks:
+        if chunk.kind != "summary":
+            continue
+        before = newest.get((chunk.job, chunk.step))
+        if before is None or (chunk.attempt, chunk.tries) >= (before.attempt, before.tries):
+            newest[chunk.job, chunk.step] = chunk
+    return [newest[place] for place in sorted(newest, key=lambda place: (len(place[0]), place))]
+
+
+def _plain(data: str) -> str:
+    """The text of a command, in which newlines and percent signs are written as codes."""
+    return data.replace("%0D", "\r").replace("%0A", "\n").replace("%25", "%")
 
 
 def _where(properties: str) -> str:

@@ -125,6 +125,16 @@ MAX_LOG_CHUNK: Final = 64 * 1024
 LOG_FLUSH_SECONDS: Final = 0.1
 MAX_LOG_LINE: Final = 16 * 1024
 
+# -- what a step leaves (bytes, counts) --------------------------------------------------------------------------
+MAX_OUTPUT_FILE: Final = 64 * 1024
+"""Of GITHUB_OUTPUT, as much is read."""
+MAX_OUTPUTS: Final = 100
+"""Of one step."""
+MAX_JOB_OUTPUTS: Final = 16 * 1024
+"""Names and values of all steps of a job: they are in each of its reports."""
+MAX_SUMMARY: Final = 64 * 1024
+"""Of one step's GITHUB_STEP_SUMMARY: it is one message in LOGS."""
+
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 """An actor or user name: one NATS subject token."""
 ORG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,38}\Z")

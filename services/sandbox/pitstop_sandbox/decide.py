@@ -132,7 +132,7 @@ def _step_ended(t: Turn, event: StepEnded) -> None:
     t.set(layer=event.exports, masks=masks, killing="", kill_at=0)
     duration = round(max(0.0, t.now - state.step_since), 3)
     t.set_step(event.step, result=result, exit_code=event.exit_code, duration=duration, error=event.error,
-               tail=event.tail)  # fmt: skip
+               outputs=event.outputs, tail=event.tail)  # fmt: skip
     flow.stop_clock(t)
     if event.error:
         t.note([f"error: step {event.step} ({state.spec(event.step).name}): {event.error}"])

@@ -46,13 +46,14 @@ class Exports(msgspec.Struct, frozen=True, kw_only=True):
 
 class StepEnded(_Event, frozen=True, kw_only=True):
     """A try of a step is over, and all its output is stored. `error`: it could not be started, and why.
-    `masks`: values to hide from now on. `tail`: the last lines of output."""
+    `outputs`: masked. `masks`: values to hide from now on. `tail`: the last lines of output."""
 
     step: int
     tries: int
     exit_code: int | None = None
     error: str = ""
     exports: Exports = Exports()
+    outputs: dict[str, str] = {}
     masks: tuple[str, ...] = ()
     tail: tuple[str, ...] = ()
 

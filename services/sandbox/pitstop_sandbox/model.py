@@ -29,6 +29,7 @@ class StepState(msgspec.Struct, frozen=True, kw_only=True):
     started: float = 0
     duration: float = 0
     error: str = ""
+    outputs: dict[str, str] = {}
     tail: tuple[str, ...] = ()
 
 

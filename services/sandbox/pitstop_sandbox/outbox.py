@@ -46,7 +46,7 @@ class Outbox:
         tries: int,
         first: int,
         lines: tuple[str, ...],
-        kind: Literal["output", "notice", "end"] = "output",
+        kind: Literal["output", "notice", "summary", "end"] = "output",
     ) -> None:
         """Lines of a step (0: Pitstop's own). `first` counts the lines of this try from 0."""
         chunk = LogChunk(

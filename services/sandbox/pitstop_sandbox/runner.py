@@ -268,11 +268,14 @@ class JobRunner(Sessions):
             if asker:
                 self._control.show(asker, lines)
 
+        async def summarise(lines: tuple[str, ...]) -> None:
+            await self._outbox.log(state, step, tries, 0, lines, "summary")
+
         stored = self._progress.get(step, tries)
         workspace = self._settings.workspace
         plan = execute.plan(state, step, workspace, self._folder / "job", self._secrets, stored)
         if plan.spec.kind == "run":
-            return execute.ScriptTry(self._sandbox, plan, send)
+            return execute.ScriptTry(self._sandbox, plan, send, summarise)
         own = self._folder / "checkout"
         return CheckoutTry(self._sandbox, plan, send, state.run.source, own, workspace, self._settings.checkout)
 

@@ -84,7 +84,7 @@ def report(state: JobState) -> JobReport:
         StepReport(
             index=spec.index, name=spec.name, result=done.result, exit_code=done.exit_code, attempts=done.tries,
             choice=done.choice, by=done.by, started=rfc3339(done.started) if done.started else "",
-            duration=done.duration,
+            duration=done.duration, outputs=done.outputs,
         )
         for spec, done in zip(state.job.steps, state.steps, strict=True)
     )  # fmt: skip

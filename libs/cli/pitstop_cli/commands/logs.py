@@ -18,13 +18,20 @@ from pitstop_cli.exits import INTERRUPTED, OK
 @click.argument("run", metavar="RUN|JOB")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
 @click.option("--job", default="", metavar="JOB", help="Only this job (its key or id).")
+@click.option("--summary", is_flag=True, help="Only what its steps wrote to $GITHUB_STEP_SUMMARY, as Markdown.")
 @system_options
 @output_option
-def command(run: str, follow: bool, job: str, nats: str | None, org: str | None, output: str) -> int:
+def command(
+    run: str, follow: bool, job: str, summary: bool, nats: str | None, org: str | None, output: str
+) -> int:  # fmt: skip
     """Show the output of a run from its first line.
 
     JSON: one chunk a line: {"job", "attempt", "step", "tries", "name", "first", "lines", "kind", "time"}.
     """
+    if summary:
+        if follow:
+            raise click.UsageError("--summary shows what is there now; leave out -f")
+        return run_async(_summary(find(nats, org), run, job, as_json=output == "json"))
     return run_async(_logs(find(nats, org), run, job, follow=follow, as_json=output == "json"))
 
 
@@ -49,6 +56,30 @@ async def _logs(target: Target, run: str, job: str, *, follow: bool, as_json: bo
             ending.cancel()
             await asyncio.gather(ending, return_exceptions=True)
         return OK
+
+
+async def _summary(target: Target, run: str, job: str, *, as_json: bool) -> int:
+    from pitstop_cli.console import harmless, out
+    from pitstop_cli.follow import Follower
+    from pitstop_cli.render import summaries
+    from pitstop_common.ids import run_of_job
+    from pitstop_common.messages import encode
+
+    async with connect(target) as client:
+        status = await client.call("status", {"run": run})
+        wanted = job_id(status, job or (run if run != run_of_job(run) else ""))
+        found = summaries([chunk async for chunk in Follower(client, run_of_job(run), wanted).stored()])
+    keys = {entry["job"]["job"]: entry["job"]["key"] for entry in status["jobs"]}
+    for chunk in found:
+        if as_json:
+            print(encode(chunk).decode())
+            continue
+        out(f"<!-- {keys.get(chunk.job, chunk.job)}, step {chunk.step}: {chunk.name} -->")
+        for line in chunk.lines:
+            out(harmless(line) if sys.stdout.isatty() else line)
+    if not found:
+        say("no step of the run has written a summary")
+    return OK
 
 
 def job_id(status: dict[str, Any], job: str) -> str:

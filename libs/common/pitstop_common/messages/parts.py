@@ -39,7 +39,8 @@ class SshAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a step. `choice` and `by`: what a person in the shell made of it. Seconds."""
+    """What became of a step. `choice` and `by`: what a person in the shell made of it. `outputs`: what it wrote to
+    GITHUB_OUTPUT, masked, and no more than fits the record. Seconds."""
 
     index: int
     name: str
@@ -50,6 +51,7 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True):
     by: str = ""
     started: str = ""
     duration: float = 0
+    outputs: dict[str, str] = {}
 
 
 class JobReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -46,22 +47,27 @@ def parse_env(data: bytes) -> tuple[dict[str, str], list[str]]:
     """GITHUB_ENV: `NAME=value`, or `NAME<<END`, lines, `END`. Returns variables and warnings."""
     found: dict[str, str] = {}
     warnings: list[str] = []
+    for name, value in pairs(data):
+        fault = "no NAME=value and no NAME<<END" if value is None else _fault(name, value)
+        if not fault and name not in found and len(found) >= MAX_ENV_VARS:
+            fault = f"more than {MAX_ENV_VARS} variables"
+        if fault:
+            warnings.append(f"GITHUB_ENV: {short(name)}: {fault}; ignored")
+        elif value is not None:
+            found[name] = value
+    return found, warnings
+
+
+def pairs(data: bytes) -> Iterator[tuple[str, str | None]]:
+    """The names and values of such a file, in the order written. None: there is no value, and the name is the line."""
     lines = data.decode("utf-8", "replace").split("\n")
     position = 0
     while position < len(lines):
         line = lines[position].removesuffix("\r")
         position += 1
-        if not line.strip():
-            continue
-        name, value, position = _pair(line, lines, position)
-        fault = "no NAME=value and no NAME<<END" if value is None else _fault(name, value)
-        if not fault and name not in found and len(found) >= MAX_ENV_VARS:
-            fault = f"more than {MAX_ENV_VARS} variables"
-        if fault:
-            warnings.append(f"GITHUB_ENV: {_short(name or line)}: {fault}; ignored")
-        elif value is not None:
-            found[name] = value
-    return found, warnings
+        if line.strip():
+            name, value, position = _pair(line, lines, position)
+            yield name if value is not None else name or line, value
 
 
 def _pair(line: str, lines: list[str], position: int) -> tuple[str, str | None, int]:
@@ -93,7 +99,7 @@ def parse_path(data: bytes) -> tuple[tuple[str, ...], list[str]]:
     lines = [line.strip() for line in data.decode("utf-8", "replace").splitlines()]
     wanted = dict.fromkeys(line for line in lines if line)
     good = [line for line in wanted if "\0" not in line and ":" not in line and len(line) < 4096]
-    warnings = [f"GITHUB_PATH: {_short(line)}: not a folder; ignored" for line in wanted if line not in set(good)]
+    warnings = [f"GITHUB_PATH: {short(line)}: not a folder; ignored" for line in wanted if line not in set(good)]
     if len(good) > MAX_ENV_VARS:
         warnings.append(f"GITHUB_PATH: more than {MAX_ENV_VARS} folders; the rest is ignored")
     return tuple(good[:MAX_ENV_VARS]), warnings
@@ -101,12 +107,16 @@ def parse_path(data: bytes) -> tuple[tuple[str, ...], list[str]]:
 
 def merge(env: tuple[dict[str, str], list[str]], path: tuple[tuple[str, ...], list[str]]) -> tuple[Exports, list[str]]:
     """Both files as exports, and at most ten warnings of them."""
-    warnings = env[1] + path[1]
-    if len(warnings) > 10:
-        warnings = [*warnings[:10], f"and {len(warnings) - 10} more warnings like these"]
-    return Exports(env=env[0], path=path[0]), warnings
+    return Exports(env=env[0], path=path[0]), at_most_ten(env[1] + path[1])
 
 
-def _short(text: str) -> str:
+def at_most_ten(warnings: list[str]) -> list[str]:
+    """Of warnings that are alike."""
+    more = len(warnings) - 10
+    return [*warnings[:10], f"and {more} more warnings like these"] if more > 0 else warnings
+
+
+def short(text: str) -> str:
+    """As it can be shown in a line of a log."""
     shown = "".join(char if char.isprintable() else "?" for char in text[:60])
     return shown + ("…" if len(text) > 60 else "")

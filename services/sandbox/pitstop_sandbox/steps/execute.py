@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from pitstop_common.spec import StepSpec
 from pitstop_sandbox.backends.port import BackendError, Process, Sandbox, Spawn
 from pitstop_sandbox.events import StepEnded
 from pitstop_sandbox.model import JobState
-from pitstop_sandbox.steps import environment, github
+from pitstop_sandbox.steps import environment, github, results
 from pitstop_sandbox.steps.folder import Tampered
 from pitstop_sandbox.steps.lines import Lines
 from pitstop_sandbox.steps.masks import Masks
@@ -34,6 +34,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     masks: Sequence[str]
     job_folder: Path
     stored: int = 0
+    room: int = 0
+    """For outputs, bytes."""
 
     @property
     def id(self) -> str:
@@ -53,6 +55,7 @@ def plan(state: JobState, step: int, workspace: str, job_folder: Path, secrets: 
         masks=(*secrets.masks, *map(secrets.show, state.masks)),
         job_folder=job_folder,
         stored=stored,
+        room=results.room(state, step),
     )
 
 
@@ -69,13 +72,18 @@ class Try(Protocol):
         """Its end is written down: remove its raw output, in which nothing is masked, from the disk."""
 
 
+Summarise = Callable[[tuple[str, ...]], Awaitable[None]]
+"""Stores the step's summary, in lines."""
+
+
 class ScriptTry:
     """A `run` step."""
 
-    def __init__(self, sandbox: Sandbox, plan: Plan, send: Send) -> None:
+    def __init__(self, sandbox: Sandbox, plan: Plan, send: Send, summarise: Summarise) -> None:
         self._sandbox = sandbox
         self._plan = plan
         self._send = send
+        self._summarise = summarise
         self._process: Process | None = None
         self._signal = 0
 
@@ -98,11 +106,14 @@ class ScriptTry:
         pump = Pump(process.spool, lines, self._send, process.grown, stored=plan.stored)
         code = await _to_the_end(process, pump)
         exports, warnings = github.collect(plan.job_folder)
-        if warnings:
-            await pump.extra([masks.hide(f"::warning::{warning}") for warning in warnings])
+        left = results.collect(plan.job_folder, masks, plan.room)
+        if warnings or left.warnings:
+            await pump.extra([masks.hide(f"::warning::{warning}") for warning in (*warnings, *left.warnings)])
+        if left.summary:
+            await self._summarise(left.summary)
         learnt = tuple(value for value in masks.values if value not in plan.masks)
         return StepEnded(step=plan.spec.index, tries=plan.tries, exit_code=code, exports=exports, masks=learnt,
-                         tail=tuple(lines.tail))  # fmt: skip
+                         outputs=left.outputs, tail=tuple(lines.tail))  # fmt: skip
 
     async def kill(self, *, force: bool) -> None:
         """See Try."""

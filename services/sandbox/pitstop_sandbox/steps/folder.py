@@ -122,6 +122,18 @@ class Guarded:
 
     def read(self, name: str, limit: int) -> bytes | None:
         """The content; None when there is no such file. Raises Tampered: no regular file, or over `limit` bytes."""
+        data = self._start_of(name, limit + 1)
+        if data is not None and len(data) > limit:
+            raise Tampered(f"{name} is larger than {limit} bytes")
+        return data
+
+    def head(self, name: str, limit: int) -> tuple[bytes, bool]:
+        """The first `limit` bytes, none when there is no such file; and whether there is more. Raises Tampered: no
+        regular file."""
+        data = self._start_of(name, limit + 1) or b""
+        return data[:limit], len(data) > limit
+
+    def _start_of(self, name: str, most: int) -> bytes | None:
         try:
             fd = os.open(name, _READ, dir_fd=self._fd)
         except FileNotFoundError:
@@ -131,7 +143,7 @@ class Guarded:
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise Tampered(f"{name} is no regular file")
-            return _read(fd, name, limit)
+            return _read(fd, most)
         finally:
             os.close(fd)
 
@@ -161,10 +173,8 @@ class Guarded:
             os.fchown(fd, *self._owner)
 
 
-def _read(fd: int, name: str, limit: int) -> bytes:
+def _read(fd: int, most: int) -> bytes:
     data = bytearray()
-    while chunk := os.read(fd, min(1 << 16, limit + 1 - len(data))):
+    while chunk := os.read(fd, min(1 << 16, most - len(data))):
         data += chunk
-        if len(data) > limit:
-            raise Tampered(f"{name} is larger than {limit} bytes")
     return bytes(data)
