@@ -19,7 +19,7 @@ HEAD = """\
 # Each service gets PITSTOP_NATS_URL=tls://<user>:<password>@host:4222. The user names matter: each has an inbox of
 # its own (_INBOX_<user>). Start the scheduler first once: only it may make the streams.
 #
-# Three servers for high availability: add a `cluster` block to each, and set PITSTOP_REPLICAS=3 for the services.
+# Three servers for high availability: docs/cluster.md.
 
 server_name: $PITSTOP_NATS_NAME
 listen: 0.0.0.0:4222

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from nats.js.errors import APIError
@@ -20,22 +22,52 @@ class Entry(NamedTuple):
     revision: int
 
 
+class Newest(NamedTuple):
+    """The newest message of a subject."""
+
+    data: bytes
+    seq: int
+    headers: Mapping[str, str]
+
+
+async def newest(bus: Bus, stream: str, subject: str, *, surely: bool = False) -> Newest | None:
+    """The newest message of a subject; None: there is none. In a cluster any server may answer, and one may be behind:
+    with `surely`, what one does not have is asked of the leader (it takes the right to STREAM.MSG.GET). Raises
+    Unavailable."""
+    msg = await bus.request(f"$JS.API.DIRECT.GET.{stream}.{subject}")
+    headers = msg.headers or {}
+    if "Nats-Sequence" in headers:
+        return Newest(msg.data, int(headers["Nats-Sequence"]), headers)
+    if headers.get("Status") != "404":
+        raise Unavailable(f"stream {stream} does not answer")
+    return await _of_the_leader(bus, stream, subject) if surely else None
+
+
+async def _of_the_leader(bus: Bus, stream: str, subject: str) -> Newest | None:
+    try:
+        found = (await bus.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}))["message"]
+    except APIError as error:
+        if error.code == 404:
+            return None
+        raise Unavailable(str(error)) from error
+    lines = base64.b64decode(found.get("hdrs", "")).decode(errors="replace").split("\r\n")[1:]
+    headers = {name: value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+    return Newest(base64.b64decode(found.get("data", "")), int(found["seq"]), headers)
+
+
 class Bucket:
     """One bucket. Keys are dotted tokens."""
 
     def __init__(self, bus: Bus, name: str) -> None:
         self._bus, self._name, self._root = bus, name, f"$KV.{name}."
 
-    async def get(self, key: str) -> Entry | None:
-        """The value now. None: never written. Raises Unavailable."""
-        msg = await self._bus.request(f"$JS.API.DIRECT.GET.KV_{self._name}.{self._root}{key}")
-        headers = msg.headers or {}
-        if headers.get("Status") == "404":
+    async def get(self, key: str, *, surely: bool = False) -> Entry | None:
+        """The value now. None: never written (`surely`: as `newest` says). Raises Unavailable."""
+        found = await newest(self._bus, f"KV_{self._name}", self._root + key, surely=surely)
+        if found is None:
             return None
-        if "Nats-Sequence" not in headers:
-            raise Unavailable(f"bucket {self._name} does not answer")
-        gone = headers.get("KV-Operation") in {"DEL", "PURGE"} or "Nats-Marker-Reason" in headers
-        return Entry(None if gone else msg.data, int(headers["Nats-Sequence"]))
+        gone = found.headers.get("KV-Operation") in {"DEL", "PURGE"} or "Nats-Marker-Reason" in found.headers
+        return Entry(None if gone else found.data, found.seq)
 
     async def put(self, key: str, value: bytes) -> int:
         """Write, whatever is there. Returns the revision. Raises Unavailable."""

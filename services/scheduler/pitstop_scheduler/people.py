@@ -30,7 +30,7 @@ class People:
 
     async def keys(self, org: str, user: str) -> list[UserKey]:
         """Of one user; empty when there are none."""
-        entry = await self._bucket.get(f"{org}.{user}")
+        entry = await self._bucket.get(f"{org}.{user}", surely=True)
         return _decode(entry.value) if entry is not None and entry.value is not None else []
 
     async def add(self, org: str, user: str, key: PublicKey, now: str) -> UserKey:

@@ -10,7 +10,7 @@ import msgspec
 from pitstop_common import messages as m
 from pitstop_common import subjects
 from pitstop_common.api import JobStatusView, OrgView, RunStatusView
-from pitstop_common.bucket import Bucket
+from pitstop_common.bucket import Bucket, newest
 from pitstop_common.bus import Bus
 from pitstop_common.errors import NotFound, Unavailable
 from pitstop_common.ids import run_of_job
@@ -43,8 +43,8 @@ class Reading:
         """The compiled run. Raises NotFound, Unavailable."""
         if run in self._specs and self._specs[run].org == org:
             return self._specs[run]
-        reply = await self._bus.request(f"$JS.API.DIRECT.GET.{SPECS}.{subjects.spec(org, run)}")
-        if (reply.headers or {}).get("Status") == "404":
+        reply = await newest(self._bus, SPECS, subjects.spec(org, run), surely=True)
+        if reply is None:
             raise NotFound(f"there is no run {run} in org {org}")
         spec = _decode_spec(reply.data)
         while len(self._specs) >= _SPECS_KEPT:
