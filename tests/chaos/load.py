@@ -23,6 +23,7 @@ BAD: Final = "Chaos-Bad"
 _KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 _AT_ONCE: Final = 100
 _AGAIN: Final = 10
+_CANCEL_TRIES: Final = 600
 _JUST_NOW: Final = 30
 _KINDS: Final = {
     "plain": 66, "two": 10, "fails": 5, "jobs": 5, "expires": 4, "resumes": 3, "cancelled": 4, "unnamed": 3,
@@ -111,6 +112,8 @@ class Loader:
         self.asked: dict[str, str] = {}
         """Run -> kind, of all that was acknowledged."""
         self.bad = 0
+        self.published = asyncio.Event()
+        """All letters are stored. Cancellations may wait for their answers still."""
         self._starts: list[bytes] = []
 
     async def publish(self, all_letters: list[Letter]) -> None:
@@ -122,6 +125,11 @@ class Loader:
                 await asyncio.sleep(max(0.0, begun + letter.at - loop.time()))
                 await self._room.acquire()
                 group.create_task(self._send(letter))
+            for _ in range(_AT_ONCE):
+                await self._room.acquire()
+            self.published.set()
+            for _ in range(_AT_ONCE):
+                self._room.release()
 
     async def _send(self, letter: Letter) -> None:
         try:
@@ -144,7 +152,7 @@ class Loader:
 
     async def _cancel(self, org: str, run: str) -> None:
         body = json.dumps({"run": run}).encode()
-        for _ in range(60):
+        for _ in range(_CANCEL_TRIES):  # those of runs that are not taken in yet are refused
             try:
                 reply = await self.bus.request(subjects.api(org, "ada", "cancel"), body, 3.0)
                 if b'"ok":true' in reply.data:

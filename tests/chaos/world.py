@@ -149,7 +149,7 @@ async def play(folder: Path, plan: Plan, scene: Scene = PLAYED) -> Outcome:
             havoc = Havoc(system, loader, random.Random(chance.random()), plan.gap, scene.deeds)
             await loader.limits()
             loading = asyncio.ensure_future(loader.publish(scene.letters(chance, plan)))
-            await havoc.reign(plan.kills, loading.done)
+            await havoc.reign(plan.kills, lambda: loader.published.is_set() or loading.done())
             await loading
             settled, late = await settle(bus)
             after = await aftermath(system, loader, settle) if scene.long_after and not late else After()

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,22 @@ async def test_a_failed_create_leaves_nothing(machine: Machine) -> None:
     assert failed.value.code == "create_failed"
     assert sorted(each.name for each in machine.spec().folder.iterdir()) == ["bin", "job", "work"]
     assert (await backend.probe())[0] is False
+
+
+async def test_a_host_process_that_is_there_and_silent_is_waited_for_no_longer(machine: Machine) -> None:
+    """As one that is stopped, or hangs, or has lost NATS. One that never said anything is no host."""
+    backend = machine.backend(orphan_grace=1.0)
+    sandbox = await machine.create(backend)
+    never = await machine.create(machine.backend(orphan_grace=1.0), "job.2")
+    await sandbox.spawn(shell("exec sleep 600"))
+    begun = time.monotonic()
+    while time.monotonic() - begun < 2.0:  # longer than the grace
+        backend.alive()
+        await asyncio.sleep(0.05)
+    assert set(await soon(sandbox.processes())) == {"main"}
+    assert "not been seen" in await soon(sandbox.lost())
+    assert (await soon(never.processes())) == {}
+    await sandbox.remove()
 
 
 async def test_a_cancelled_create_leaves_nothing(machine: Machine, backend: Backend) -> None:

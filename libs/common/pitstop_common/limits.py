@@ -97,6 +97,8 @@ HEARTBEAT_INTERVAL: Final = 5.0
 HOST_LOST_AFTER: Final = 120.0
 ORPHAN_GRACE: Final = 90.0
 """A holder without its host process, or a host without NATS, ends its job after this long."""
+HOLDER_WAITS: Final = 1.15
+"""Times the grace: where the host process is there and can end a job properly, its holder lets it be the first."""
 OWNER_TTL: Final = 2
 """The liveness key of a partition's owner. Safety does not rest on it: the epoch record is the fence."""
 RETRIES: Final = 1

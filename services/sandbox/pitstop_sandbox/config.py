@@ -94,16 +94,18 @@ def _faults(config: SandboxConfig) -> Iterator[str]:
 
 def next_incarnation(folder: Path) -> str:
     """The name of this process of the host. Counted up on disk, so that a later one sorts after an earlier one
-    whatever the clock does; with some chance in it, for a host whose folder was lost."""
+    whatever the clock does; with some chance in it, for a host whose folder was lost. The count begins at the seconds
+    since the epoch: a host of the same id with a new folder must sort after the one before it, or the log would take
+    its word for an old one."""
     kept = folder / "incarnations"
     try:
-        count = int(kept.read_text()) + 1 if kept.exists() else 1
-    except ValueError:  # torn by a power cut: go on from a number that is above all that were counted
+        count = int(kept.read_text()) + 1
+    except (FileNotFoundError, ValueError):  # a new folder; or torn by a power cut
         count = int(time.time())
     fresh = kept.with_suffix(".new")
     fresh.write_text(f"{count}\n")
     fresh.replace(kept)
-    return f"{count:08d}-{secrets.token_hex(3)}"
+    return f"{count:010d}-{secrets.token_hex(3)}"
 
 
 def host_id(config: SandboxConfig) -> str:

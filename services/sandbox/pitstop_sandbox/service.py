@@ -105,7 +105,7 @@ class Host:
             secrets=Fetching(scheduler, key, self.id, self.incarnation),
         )  # fmt: skip
         claims = Claims(bus, self.id, self.incarnation)
-        self._presence = Presence(bus, config, self.id, self.incarnation, self._table, self._metrics)
+        self._presence = Presence(bus, config, self.id, self.incarnation, self._table, self._metrics, backend.alive)
         self._starts = Starts(self._home, self._table, claims, config.pool, group)
         self._commands = Commands(self._home, self._table, claims, group)
         self._leftovers = Leftovers(self._home, self._table, self._starts, backend, config.dir)

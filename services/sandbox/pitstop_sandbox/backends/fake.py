@@ -265,6 +265,9 @@ class FakeBackend:
         found = self.machine.sandboxes.get(spec.folder)
         return found if found and found.id == spec.id else None
 
+    def alive(self) -> None:
+        """See `Backend`: there are no holders."""
+
     async def mine(self, root: Path) -> dict[Path, str]:
         """See `Backend`."""
         return {folder: found.id for folder, found in self.machine.sandboxes.items() if folder.parent.parent == root}

@@ -203,6 +203,10 @@ class HeldSandbox:
         for name in ("holder", "home"):
             await asyncio.to_thread(remove_tree, folder / name)
 
+    def alive(self) -> None:
+        """Its holder's patience begins anew."""
+        self._link.tell("alive")
+
     def let_go(self) -> None:
         """Close the connection; the holder goes on."""
         self._expected = True

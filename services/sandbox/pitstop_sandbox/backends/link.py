@@ -53,6 +53,12 @@ class Link:
                 _close_all(future.result()[1])
             raise
 
+    def tell(self, op: str) -> None:
+        """Say something that has no answer."""
+        if not self.closed:
+            self._out += encode({"op": op, "seq": 0})
+            self._flush()
+
     def close(self) -> None:
         """Let go of the holder; it goes on."""
         if self.closed:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pitstop_common.limits import ORPHAN_GRACE
+from pitstop_common.limits import HOLDER_WAITS, ORPHAN_GRACE
 from pitstop_sandbox.backends import rootfs
 from pitstop_sandbox.backends.holding import HeldSandbox
 from pitstop_sandbox.backends.port import BackendError, SandboxSpec, Spawn
@@ -121,6 +121,7 @@ class NamespacesBackend:
                 "file_size": limits.file_size,
             },
             "orphan_grace": self._orphan_grace,
+            "silence": self._orphan_grace * HOLDER_WAITS,
             "spool_limit": self._spool_bytes,
             "notes": [NO_ROOT, NO_NETWORK],
         }
@@ -143,6 +144,11 @@ class NamespacesBackend:
             await asyncio.to_thread(sweep_one, folder)
         sandbox.let_go()
         return None
+
+    def alive(self) -> None:
+        """See `Backend`."""
+        for sandbox in self._sandboxes:
+            sandbox.alive()
 
     async def mine(self, root: Path) -> dict[Path, str]:
         """See `Backend`. By the locks of their holders, which a killed holder lets go of."""

@@ -195,6 +195,10 @@ class Backend(Protocol):
     async def adopt(self, spec: SandboxSpec) -> Sandbox | None:
         """The sandbox that an earlier host process made in this folder; None when it is gone."""
 
+    def alive(self) -> None:
+        """This host is seen by the others: what holds its sandboxes need not end them. Said with each heartbeat that is
+        stored. Where it is not said for too long (the host process is stopped, or hangs), they end."""
+
     async def mine(self, root: Path) -> dict[Path, str]:
         """All sandboxes of this kind that live in folders below `root`, `root/*/<folder>`: their folders and ids.
         Whoever else's are not among them."""

@@ -29,6 +29,7 @@ class Peers:
         self._handle = handle
         self._by_fd: dict[int, Peer] = {}
         self._alone_since = time.monotonic()
+        self._beat_at = 0.0
 
     def add(self, sock: socket.socket) -> None:
         """Serve a connection."""
@@ -47,6 +48,14 @@ class Peers:
     def alone(self) -> float:
         """Seconds since the last connection ended; 0 while there is one."""
         return 0.0 if self._by_fd else time.monotonic() - self._alone_since
+
+    def beat(self) -> None:
+        """The host process says that it lives, and that NATS has heard it."""
+        self._beat_at = time.monotonic()
+
+    def silent(self) -> float:
+        """Seconds since it last said so; 0 when it never did."""
+        return time.monotonic() - self._beat_at if self._beat_at else 0.0
 
     @property
     def behind(self) -> bool:

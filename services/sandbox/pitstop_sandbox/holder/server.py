@@ -1,7 +1,8 @@
 """The holder of one sandbox: makes it, serves its socket, and ends with it.
 
-Requests: create (once, from the one who started the holder), hello, spawn, signal, resize, socket, list, cpu, remove.
-Events: exit, grew (throttled), lost. One thread; nothing here blocks for longer than a start of the sandbox.
+Requests: create (once, from the one who started the holder), hello, spawn, signal, resize, socket, list, cpu, remove,
+alive (has no answer). Events: exit, grew (throttled), lost. One thread; nothing here blocks for longer than a start of
+the sandbox.
 """
 
 from __future__ import annotations
@@ -113,6 +114,9 @@ class Holder:
     def _on_cpu(self, peer: Peer, request: Message) -> None:
         self._answer(peer, request, self._processes.cpu_seconds())
 
+    def _on_alive(self, _peer: Peer, _request: Message) -> None:
+        self._peers.beat()
+
     def _on_remove(self, peer: Peer, request: Message) -> None:
         self._end("removed")
         self._answer(peer, request, None)
@@ -168,6 +172,8 @@ class Holder:
             self._end("the host process went away while this was made")
         elif alone > self._plan["orphan_grace"]:
             self._end(f"no host process came back for {self._plan['orphan_grace']:g} s")
+        elif self._peers.silent() > self._plan["silence"]:
+            self._end(f"the host process has not been seen for {self._plan['silence']:g} s")
         for record, _, deadline in self._starting.values():
             if now > deadline:
                 self._processes.kill_starting(record)

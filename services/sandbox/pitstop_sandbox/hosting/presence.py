@@ -36,7 +36,8 @@ class Presence:
     """One for each incarnation of a host."""
 
     def __init__(self, bus: Bus, config: SandboxConfig, host: str, incarnation: str, table: Table,
-                 metrics: HostMetrics) -> None:  # fmt: skip
+                 metrics: HostMetrics, seen: Callable[[], None]) -> None:  # fmt: skip
+        """`seen` is called with each heartbeat that is stored."""
         self._bus, self._config, self._table, self._metrics = bus, config, table, metrics
         self._host, self._incarnation = host, incarnation
         self._hosts = Bucket(bus, "hosts")
@@ -44,6 +45,7 @@ class Presence:
         self._rooms = 0
         self._beat = 0
         self._silences = 0
+        self._seen = seen
         self._wake = asyncio.Event()
         metrics.capacity.set(self._capacity)
 
@@ -99,6 +101,7 @@ class Presence:
             try:
                 await self._hosts.put(self._host, encode(self.heartbeat()))
                 stored = begun
+                self._seen()
                 self._silences += told
                 told = False
             except PitstopError as error:
