@@ -158,6 +158,8 @@ async def test_a_host_process_that_is_there_and_silent_is_waited_for_no_longer(m
         await asyncio.sleep(0.05)
     assert set(await soon(sandbox.processes())) == {"main"}
     assert "not been seen" in await soon(sandbox.lost())
+    later = await machine.create(backend, "job.3")
+    assert "not been seen" in await soon(later.lost()), "it was made between two heartbeats, and heard of none"
     assert (await soon(never.processes())) == {}
     await sandbox.remove()
 

@@ -50,6 +50,7 @@ class NamespacesBackend:
         self._spare: Spare | None = None
         self._sandboxes: set[HeldSandbox] = set()
         self._closed = False
+        self._seen = False
 
     async def probe(self) -> tuple[bool, str]:
         """Makes a sandbox and runs a program in it, with each bubblewrap there is, and keeps the first that works."""
@@ -92,6 +93,8 @@ class NamespacesBackend:
         self._sandboxes.add(sandbox)
         try:
             await sandbox.make(self._plan(spec))
+            if self._seen:
+                sandbox.alive()
         except BaseException as error:
             mine = not (isinstance(error, BackendError) and error.code == "sandbox_exists")
             await sandbox.discard(clear=mine)
@@ -139,6 +142,8 @@ class NamespacesBackend:
         self._sandboxes.add(sandbox)
         try:
             if await sandbox.greet():
+                if self._seen:
+                    sandbox.alive()
                 return sandbox
         except BackendError:
             await asyncio.to_thread(sweep_one, folder)
@@ -146,7 +151,8 @@ class NamespacesBackend:
         return None
 
     def alive(self) -> None:
-        """See `Backend`."""
+        """See `Backend`. A sandbox that is made or adopted later counts from then on."""
+        self._seen = True
         for sandbox in self._sandboxes:
             sandbox.alive()
 
