@@ -301,3 +301,20 @@ async def test_moshs_first_step(client: Client) -> None:
     said = await client("ssh", "-tt", *client.options, client.to, "--", server)
     assert b"MOSH CONNECT " in said.out, said
     await client.inside("pkill -x mosh-server")
+
+
+async def test_what_a_project_switches_off_is_told_and_comes_back(client: Client) -> None:
+    file = client.folder / "org.toml"
+    file.write_text('org = "acme"\n[projects.web]\nsftp = false\nforwarding = false\n')
+    applied = client.run.outside.place.home.run("apply", "-f", str(file))
+    assert "projects.web.forwarding  true -> false" in applied.stdout, applied
+    line = "switched off for the project web. Its admins switch it on with `{} = true` in [projects.web]"
+    said = await client("ssh", *client.options, "-s", client.to, "sftp")
+    assert (said.status, said.out) == (126, b"") and line.format("sftp") in said.err.decode()
+    said = await client("ssh", *client.options, "-W", "127.0.0.1:80", client.to)
+    assert said.status == 255 and line.format("forwarding") in said.err.decode()
+    assert await client.inside("echo commands stay") == "commands stay\n"
+    file.write_text('org = "acme"\n')
+    client.run.outside.place.home.run("apply", "-f", str(file))
+    said = await client("ssh", *client.options, "-W", f"127.0.0.1:{await web_server(client)}", client.to, stdin=GET)
+    assert b"Serving HTTP" in said.out

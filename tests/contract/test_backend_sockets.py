@@ -11,32 +11,25 @@ from pathlib import Path
 import pytest
 from tests.contract.backend_kit import Machine, run, shell, soon, until
 
-from pitstop_sandbox.backends.port import Backend, BackendError, Listener, Sandbox, Tcp, Unix
+from pitstop_sandbox.backends.port import BackendError, Listener, Sandbox, Tcp, Unix
 
 
 @pytest.fixture(params=["fake", "namespaces"])
-async def machine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Machine]:
-    made = Machine(request.param, tmp_path)
-    works, why = await made.backend().probe()
-    if not works:
-        pytest.skip(f"{request.param}: {why}")
+def kind(request: pytest.FixtureRequest) -> str:
+    made: str = request.param
+    return made
+
+
+@pytest.fixture(autouse=True)
+async def nothing_stays_open(machine: Machine) -> AsyncIterator[None]:
+    """Each test closes what it was given."""
     before = open_files()
-    yield made
-    await made.end()
+    yield
+    await machine.end()
     await until(lambda: open_files() <= before, "descriptors are left open")
 
 
-@pytest.fixture
-def backend(machine: Machine) -> Backend:
-    return machine.backend()
-
-
-@pytest.fixture
-async def sandbox(machine: Machine, backend: Backend) -> Sandbox:
-    return await machine.create(backend)
-
-
-real = pytest.mark.parametrize("machine", ["namespaces"], indirect=True)
+real = pytest.mark.parametrize("kind", ["namespaces"], indirect=True)
 """The fake backend has no programs."""
 
 

@@ -311,6 +311,14 @@ async def test_what_a_project_switches_off_says_so(ssh: World) -> None:
             await person.ended()
 
 
+@in_world("namespaces", services=Services(forwarding=False, agent=False))
+async def test_a_command_runs_without_the_forwards_it_came_with(ssh: World) -> None:
+    status, out, err = await ssh.ssh("echo fine; exit 3", options=["-R", "4000:127.0.0.1:22"])
+    assert (status, out) == (3, b"fine\n")
+    assert b"pitstop: forwarding (-L, -R, -D, -W and unix sockets) is switched off for the project web." in err
+    assert await ssh.ssh("echo fine") == (0, b"fine\n", b""), "who asks for none reads nothing"
+
+
 @in_world("namespaces", services=Services(terminal=False))
 async def test_without_terminals_commands_still_work(ssh: World) -> None:
     assert await ssh.ssh("echo fine") == (0, b"fine\n", b"")

@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.test_channels_seam import forwards
 
+from pitstop_sandbox.channels.gate import window
 from pitstop_sandbox.channels.quick import QuickChannel, number_of
-from pitstop_sandbox.channels.seam import MAX_PACKET, WINDOW, Connection
+from pitstop_sandbox.channels.seam import MAX_PACKET, Connection
+
+WINDOW = window(0)
 
 
 class Slow(Connection):

@@ -13,13 +13,13 @@ import pytest
 from asyncssh.channel import SSHServerChannel
 from asyncssh.connection import SSHConnection, SSHServerConnection
 from asyncssh.misc import map_handler_name
-from asyncssh.packet import Boolean, Byte, String, UInt32
+from asyncssh.packet import Boolean, Byte, SSHPacket, String, UInt32
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.ssh_support import LocalJob
 
 from pitstop_common.roles import Services
-from pitstop_sandbox.channels import gate
+from pitstop_sandbox.channels import gate, pace
 from pitstop_sandbox.channels.forwards import Forwards
 from pitstop_sandbox.channels.gate import Answer, Broken, Gate, Pass
 from pitstop_sandbox.channels.rules import Rules
@@ -122,15 +122,15 @@ def test_opens_are_bounded_over_any_time(pauses: list[float]) -> None:
         now += pause
         verdict = judge.judge(Byte(90) + String("session") + UInt32(0) + UInt32(1) + UInt32(1), 0, now)
         taken += verdict == Pass()
-    assert taken <= gate.OPENS_AT_ONCE + gate.OPENS_A_SECOND * sum(pauses) + 1
-    if len(pauses) <= gate.OPENS_AT_ONCE:
+    assert taken <= pace.OPENS_AT_ONCE + pace.OPENS_A_SECOND * sum(pauses) + 1
+    if len(pauses) <= pace.OPENS_AT_ONCE:
         assert taken == len(pauses)
 
 
 def test_a_flood_of_requests_ends_the_connection() -> None:
     judge = Gate(Rules())
     with pytest.raises(Broken, match="requests a second"):
-        for _ in range(gate.OPENS_AT_ONCE + 1):
+        for _ in range(pace.OPENS_AT_ONCE + 1):
             judge.judge(Byte(80) + String("tcpip-forward") + Boolean(True), 0, 0)
 
 
@@ -196,5 +196,24 @@ def test_messages_that_look_right_never_raise(parts: list[tuple[int, int, str, b
         connection.lost()
         await asyncio.sleep(0)
         assert len(ended) <= 1
+
+    asyncio.run(main())
+
+
+def test_what_a_client_may_send_unread_is_bounded() -> None:
+    async def main() -> None:
+        sent: list[bytes] = []
+        connection = Connection(asyncssh.SSHServerSession, forwards(), sent.append, lambda _reason: None)
+        for number in range(gate.MAX_CHANNELS + 3):
+            connection.feed(Byte(90) + String("session") + UInt32(number) + UInt32(1000) + UInt32(1000))
+            await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            while len(sent) < gate.MAX_CHANNELS + 3:
+                await asyncio.sleep(0)
+        opened = [SSHPacket(message[9:]).get_uint32() for message in sent if message[0] == 91]
+        assert len(opened) == gate.MAX_CHANNELS
+        assert opened[0] == 2 * 2**20
+        assert sum(opened) <= 30 * 2**20
+        connection.lost()
 
     asyncio.run(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pitstop_common.roles import SERVICES
-from pitstop_sandbox.channels import environment, gate
+from pitstop_sandbox.channels import environment, gate, pace
 from pitstop_sandbox.channels.forwards import MAX_LISTENERS
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def test_every_client_in_the_table_is_tried() -> None:
 
 def test_the_bounds_are_those_of_the_code() -> None:
     told = (
-        f"{gate.MAX_CHANNELS} channels at once, {gate.OPENS_A_SECOND} opened a second ({gate.OPENS_AT_ONCE} at once), "
+        f"{gate.MAX_CHANNELS} channels at once, {pace.OPENS_A_SECOND} opened a second ({pace.OPENS_AT_ONCE} at once), "
     )
     assert told + f"{MAX_LISTENERS} listeners" in PAGE
 

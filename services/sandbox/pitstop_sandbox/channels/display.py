@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from asyncio import Event
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import asyncssh
@@ -25,6 +25,13 @@ def show(channel: Channel, text: str) -> None:
     """Lines on a terminal."""
     with contextlib.suppress(OSError):
         channel.write(text.replace("\n", "\r\n").encode())
+
+
+def tell(channel: Channel, lines: Iterable[str]) -> None:
+    """Lines beside what a command prints."""
+    with contextlib.suppress(OSError):
+        for line in lines:
+            channel.write_stderr(f"{line}\n".encode())
 
 
 def warn(channel: Channel, text: str, size: tuple[int, int], screen: Screen) -> None:

@@ -12,8 +12,10 @@ from typing import Any, Final
 import asyncssh
 
 from pitstop_sandbox.backends.port import Accepted, BackendError, Listener, Tcp, Unix
+from pitstop_sandbox.channels.pace import Pace
 from pitstop_sandbox.channels.rules import Rules
 from pitstop_sandbox.channels.stream import Stream
+from pitstop_sandbox.channels.waiting import passed
 from pitstop_sandbox.ports import Session, SessionHost, Use
 
 log = logging.getLogger(__name__)
@@ -177,10 +179,14 @@ class Remote(asyncssh.SSHListener):
 
     async def serve(self, came: Callable[[Accepted], Coroutine[Any, Any, None]]) -> None:
         """Until it is closed: each connection in its own task."""
+        loop, pace = asyncio.get_running_loop(), Pace()
         over: asyncio.Task[Any] = asyncio.ensure_future(self._over.wait())
         opening: set[asyncio.Task[None]] = set()
         try:
             while not self._over.is_set():
+                # Who connects inside may be hostile: the rest waits in the socket's queue.
+                await passed(self._over, pace.wait(loop.time()))
+                pace.take(loop.time())
                 accepting = asyncio.ensure_future(self.listener.accept())
                 try:
                     await asyncio.wait({accepting, over}, return_when=asyncio.FIRST_COMPLETED)

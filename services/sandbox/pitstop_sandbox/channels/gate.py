@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from asyncssh.packet import Boolean, Byte, PacketDecodeError, SSHPacket, String, UInt32
 
+from pitstop_sandbox.channels.pace import OPENS_A_SECOND, Pace
 from pitstop_sandbox.channels.rules import Rules
 
 GLOBAL_REQUEST: Final = 80
@@ -32,14 +33,19 @@ order of the requests, which is asyncssh's to keep."""
 
 MAX_CHANNELS: Final = 64
 """Open at once in one connection."""
-OPENS_A_SECOND: Final = 50
-"""Channels opened, and listeners asked for, over a longer time."""
-OPENS_AT_ONCE: Final = 128
-"""The same, before that limit is felt."""
+_WIDE_CHANNELS: Final = 8
+_WIDE: Final = 2 * 1024 * 1024
+_NARROW: Final = 256 * 1024
 MAX_ENV: Final = 256
 """`env` requests in one connection."""
 MAX_ENV_BYTES: Final = 64 * 1024
 """Of all `env` requests in one connection."""
+
+
+def window(channels: int) -> int:
+    """What a client may send on a new channel before it is read, bytes, when so many are open: much on the first few,
+    so that a connection over which nothing is read costs 30 MiB at most."""
+    return _WIDE if channels < _WIDE_CHANNELS else _NARROW
 
 
 class Broken(Exception):
@@ -69,8 +75,7 @@ class Gate:
         self._rules = rules
         self._env = 0
         self._env_bytes = 0
-        self._left = float(OPENS_AT_ONCE)
-        self._at = 0.0
+        self._pace = Pace()
         self.refused: list[str] = []
 
     def judge(self, message: bytes, channels: int, now: float) -> Pass | Answer:
@@ -103,7 +108,7 @@ class Gate:
         name, wants_reply = packet.get_string(), packet.get_boolean()
         if name == _KEEPALIVE:
             return _PASS
-        if not self._take(now):
+        if not self._pace.take(now):
             raise Broken(f"more than {OPENS_A_SECOND} requests a second")
         if name in _UNLISTEN:
             return _PASS
@@ -122,17 +127,9 @@ class Gate:
             return _refusal(sender, _PROHIBITED, fault)
         if channels >= MAX_CHANNELS:
             return _refusal(sender, _SHORTAGE, f"{MAX_CHANNELS} channels are open in this connection")
-        if not self._take(now):
+        if not self._pace.take(now):
             return _refusal(sender, _SHORTAGE, f"more than {OPENS_A_SECOND} channels a second are being opened")
         return _PASS
-
-    def _take(self, now: float) -> bool:
-        self._left = min(float(OPENS_AT_ONCE), self._left + (now - self._at) * OPENS_A_SECOND)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
 
     def _tell(self, text: str) -> None:
         if text not in self.refused:

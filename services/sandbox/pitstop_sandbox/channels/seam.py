@@ -16,12 +16,10 @@ from asyncssh.packet import PacketDecodeError, SSHPacket
 
 from pitstop_sandbox.backends.port import Accepted, Tcp, Unix
 from pitstop_sandbox.channels.forwards import Forwards, Remote
-from pitstop_sandbox.channels.gate import CHANNEL_DATA, MAX_CHANNELS, Answer, Broken, Gate
+from pitstop_sandbox.channels.gate import CHANNEL_DATA, MAX_CHANNELS, Answer, Broken, Gate, window
 from pitstop_sandbox.channels.quick import QuickChannel, number_of
 from pitstop_sandbox.channels.stream import Stream
 
-WINDOW: Final = 2 * 1024 * 1024
-"""What a client may send on a channel before it is read, bytes."""
 MAX_PACKET: Final = 64 * 1024
 
 _DATA: Final = bytes((CHANNEL_DATA,))
@@ -51,12 +49,17 @@ class Connection(SSHServerConnection):
 
     def session_channel(self) -> QuickChannel:
         """One for a shell, a command or a subsystem."""
-        return QuickChannel(self, self._loop, self._send_message, window=WINDOW, max_pktsize=MAX_PACKET)
+        return QuickChannel(self, self._loop, self._send_message, window=self.window, max_pktsize=MAX_PACKET)
 
     @property
     def channels(self) -> int:
         """How many are open."""
         return len(self._channels)
+
+    @property
+    def window(self) -> int:
+        """Of the next channel."""
+        return window(self.channels)
 
     def feed(self, message: bytes) -> None:
         """Take one message of type 80..127 from the client. Never raises: what is wrong with it ends this
@@ -109,7 +112,7 @@ class Connection(SSHServerConnection):
 
     async def _to_agent(self, stream: Callable[[], Stream], _came: Accepted) -> None:
         self._bound()
-        await self.create_agent_channel(WINDOW, MAX_PACKET).open(stream)
+        await self.create_agent_channel(self.window, MAX_PACKET).open(stream)
 
     def listen_tcp(self, host: str, port: int) -> Awaitable[Remote | None]:
         """`-R` of a port."""
@@ -118,7 +121,7 @@ class Connection(SSHServerConnection):
             self._bound()
             taken = port or (remote.get_port() if remote else 0)
             await self.create_connection(
-                stream, host, taken, came.host, came.port, window=WINDOW, max_pktsize=MAX_PACKET
+                stream, host, taken, came.host, came.port, window=self.window, max_pktsize=MAX_PACKET
             )
 
         remote: Remote | None = None
@@ -135,7 +138,7 @@ class Connection(SSHServerConnection):
 
         async def to_client(stream: Callable[[], Stream], _came: Accepted) -> None:
             self._bound()
-            await self.create_unix_connection(stream, path, window=WINDOW, max_pktsize=MAX_PACKET)
+            await self.create_unix_connection(stream, path, window=self.window, max_pktsize=MAX_PACKET)
 
         return self._forwards.listen(Unix(path), to_client)
 
@@ -190,11 +193,11 @@ class _Owner(asyncssh.SSHServer):
         return self._connection.session_channel(), self._new_session()
 
     def connection_requested(self, dest_host: str, dest_port: int, *_origin: object) -> Any:
-        channel = self._connection.create_tcp_channel(window=WINDOW, max_pktsize=MAX_PACKET)
+        channel = self._connection.create_tcp_channel(window=self._connection.window, max_pktsize=MAX_PACKET)
         return channel, self._forwards.dial(Tcp(dest_host, dest_port))
 
     def unix_connection_requested(self, dest_path: str) -> Any:
-        channel = self._connection.create_unix_channel(window=WINDOW, max_pktsize=MAX_PACKET)
+        channel = self._connection.create_unix_channel(window=self._connection.window, max_pktsize=MAX_PACKET)
         return channel, self._forwards.dial(Unix(dest_path))
 
     def server_requested(self, listen_host: str, listen_port: int) -> Any:

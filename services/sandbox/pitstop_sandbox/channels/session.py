@@ -12,7 +12,7 @@ import asyncssh
 
 from pitstop_sandbox.backends.port import BackendError, Process
 from pitstop_sandbox.channels import command, environment
-from pitstop_sandbox.channels.display import fail, redraw, show, warn
+from pitstop_sandbox.channels.display import fail, redraw, show, tell, warn
 from pitstop_sandbox.channels.forwards import Forwards
 from pitstop_sandbox.channels.rules import Service
 from pitstop_sandbox.channels.running import Running
@@ -200,8 +200,8 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         """From the process's first output, which follows the greeting, to its exit status."""
         running = self._attach(process)
         try:
+            self._greet(entry)
             if self._interactive:
-                self._greet(entry)
                 self._host.shell_started(self._person, process)
             by_itself = await running.ended(self._lost)
             if self._interactive:
@@ -281,8 +281,11 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
             await self._drained.wait()
 
     def _greet(self, entry: Entry) -> None:
-        for text in filter(None, (entry.notice, *self._forwards.notes)):
-            show(self._channel, text.rstrip("\n") + "\n")
+        if self._interactive:
+            for text in filter(None, (entry.notice, *self._forwards.notes)):
+                show(self._channel, text.rstrip("\n") + "\n")
+        elif not self._sftp:
+            tell(self._channel, self._forwards.notes)
 
     def _track(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
