@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from pitstop_common.limits import RETRIES
 from pitstop_scheduler import changes as c
 
 
@@ -23,6 +24,10 @@ class Books:
         self.ended: dict[str, tuple[str, str]] = {}
         """Result and reason of each job that ended."""
         self.granted: Counter[tuple[str, int]] = Counter()
+        self.attempts: dict[str, int] = {}
+        """The newest of each job."""
+        self.retried: dict[str, str] = {}
+        """Why attempts (`<job>.<attempt>`) were lost whose job was tried again."""
         self.claims: dict[tuple[str, int], list[tuple[str, str]]] = defaultdict(list)
         """Host and incarnation, one after the other, of each attempt."""
         self.lost: set[str] = set()
@@ -37,7 +42,7 @@ class Books:
         self._handlers: dict[type[Any], Callable[[Any, int], None]] = {
             c.Queued: self._queued, c.Granted: self._granted, c.Claimed: self._claimed, c.Stopped: self._stopped,
             c.Ended: self._ended, c.RunEnded: self._run_ended, c.Limits: self._limited, c.Room: self._room,
-            c.HostLost: self._host_lost, c.Deadline: self._deadline,
+            c.HostLost: self._host_lost, c.Retried: self._lost_attempt, c.Deadline: self._deadline,
         }  # fmt: skip
 
     @property
@@ -66,6 +71,7 @@ class Books:
 
     def _granted(self, change: c.Granted, record: int) -> None:
         self.granted[change.job, change.attempt] += 1
+        self.attempts[change.job] = change.attempt
         if change.job in self._slots or change.job in self.ended:
             self._say(record, f"job {change.job} gets a slot, and has one, or has ended")
         org, project, pool = self._slots[change.job] = self._owner[change.job]
@@ -90,6 +96,14 @@ class Books:
     def _stopped(self, change: c.Stopped, record: int) -> None:
         if self._slots.pop(change.job, None) is None:
             self._say(record, f"job {change.job} gives back a slot that it has not")
+
+    def _lost_attempt(self, change: c.Retried, record: int) -> None:
+        key = f"{change.job}.{change.attempt}"
+        if self._slots.pop(change.job, None) is None or self._rooms.pop(change.job, None) is None:
+            self._say(record, f"the lost attempt {key} gives back a slot or a place that it has not")
+        if change.attempt != self.attempts[change.job] or change.attempt > RETRIES:
+            self._say(record, f"attempt {key} is tried again, and is not the one, or was it before")
+        self.retried[key] = change.reason
 
     def _ended(self, change: c.Ended, record: int) -> None:
         if change.job in self.ended:

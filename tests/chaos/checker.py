@@ -46,6 +46,7 @@ class Figures(msgspec.Struct, kw_only=True):
     twice: int = 0
     leaked: int = 0
     errors: int = 0
+    retried: int = 0
     epochs: int = 0
     duplicates: int = 0
     rejected: int = 0
@@ -142,6 +143,7 @@ class Checker:
                 books.take(change, item.seq)
         self.figures.epochs = sum(record.epoch for record in before.values())
         self.figures.ended = len(self.books.results)
+        self.figures.retried = len(self.books.retried)
         self.say("runs that never ended", set(self.stored_at) - set(self.books.results))
         self.say("runs that nobody asked for", set(self.books.results) - set(self.stored_at))
         self.figures.lost = len(set(self.stored_at) - set(self.books.results))

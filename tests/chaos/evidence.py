@@ -52,15 +52,33 @@ def judge(
         wrong.append(f"steps of what was never granted: {sorted(strangers)[:5]}")
     done: dict[str, int] = defaultdict(int)
     for line in lines:
-        done[line.key.rpartition(".")[0]] += line.what == "end"
+        done[line.key] += line.what == "end"
+    wrong += _overlaps(lines, books, kills)
+
+    def last(job: str) -> str:
+        return f"{job}.{books.attempts.get(job, 0)}"
+
     for run, kind in asked.items():
         for job in books.jobs.get(run, ()):
             result, _ = books.ended.get(job, ("", ""))
-            if result in {"success", "failure"} and kind in STEPS and done[job] != STEPS[kind]:
-                wrong.append(f"job {job} ({kind}) is a {result}, and {done[job]} of its steps came to their end")
+            if result in {"success", "failure"} and kind in STEPS and done[last(job)] != STEPS[kind]:
+                wrong.append(f"job {job} ({kind}) is a {result}, and {done[last(job)]} of its steps came to their end")
     at_once = _at_once(lines, books, asked, kills)
     wrong += [f"{count} steps of {org} ran at once" for org, count in at_once.items() if count > most]
     return wrong, len(twice)
+
+
+def _overlaps(lines: list[Line], books: Books, kills: list[Kill]) -> list[str]:
+    """Attempts that began before the killed process of the one before had its end. (A stopped one does not run.)"""
+    died = {kill.pid: kill.at for kill in kills}
+    first = {line.key: line.at for line in reversed(lines) if line.what == "begin"}
+    gone = {line.key: died[line.pid] for line in lines if line.pid in died and books.retried.get(line.key)}
+    wrong = []
+    for key, at in gone.items():
+        job, _, attempt = key.rpartition(".")
+        if first.get(f"{job}.{int(attempt) + 1}", at) < at:
+            wrong.append(f"attempt {key} was not over when the next one began")
+    return wrong
 
 
 def _at_once(lines: list[Line], books: Books, asked: Mapping[str, str], kills: list[Kill]) -> Counter[str]:
@@ -71,7 +89,7 @@ def _at_once(lines: list[Line], books: Books, asked: Mapping[str, str], kills: l
     going: dict[str, list[float]] = defaultdict(list)
     most: Counter[str] = Counter()
     for line in sorted(lines, key=lambda line: line.at):
-        lost = books.ended.get(line.key.rpartition(".")[0], ("", ""))[1] == "host_lost"
+        lost = line.key in books.retried or books.ended.get(line.key.rpartition(".")[0], ("", ""))[1] == "host_lost"
         if line.what != "begin" or lost or asked.get(line.run) == "cancelled":
             continue
         org = going[books.orgs.get(line.run, "")]

@@ -76,6 +76,8 @@ def _one(chance: random.Random, number: int, at: float, seconds: float) -> Itera
             body["id"] = id
         if "id" not in body or chance.random() < 0.5:
             named["Nats-Msg-Id"] = id if "id" not in body else f"publisher-{number}"
+    if number % 2:
+        body["retry"] = "infrastructure"
     subject = subjects.requested_by(org) if chance.random() < 0.3 else subjects.RUN_REQUESTED
     letter = Letter(at, subject, json.dumps(body).encode(), named, org, "" if kind == "unnamed" else id, kind)
     yield letter
@@ -189,7 +191,10 @@ class Loader:
         found = []
         for number in range(count):
             org, id = ORGS[number % len(ORGS)], f"{prefix}-{number}"
-            body = {"id": id, "org": org, "project": "q", "steps": [{"run": f"sleep {milliseconds}"}]}
+            body: dict[str, Any] = {"id": id, "org": org, "project": "q"}
+            body |= {"steps": [{"run": f"sleep {milliseconds}"}]}
+            if kind == "long":
+                body["retry"] = "infrastructure"
             found.append(Letter(0, subjects.RUN_REQUESTED, json.dumps(body).encode(), {}, org, id, kind))
         await self.publish(found)
 

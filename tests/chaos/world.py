@@ -87,7 +87,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         found = sorted(self.figures.latencies) or [0.0]
         takeovers = " ".join(f"{one:.1f}" for one in self.figures.takeovers)
         return (f"{self.figures.epochs} epochs, takeovers of {takeovers} s; "
-                f"{self.figures.errors} jobs ended with their host; "
+                f"{self.figures.errors} jobs ended with their host, {self.figures.retried} were tried again; "
                 f"{self.figures.duplicates} duplicates, {self.figures.rejected} rejected; request to end: "
                 f"p50 {found[len(found) // 2]:.1f} s, p99 {found[int(len(found) * 0.99)]:.1f} s, "
                 f"max {found[-1]:.1f} s; "

@@ -169,7 +169,7 @@ async def test_a_killed_sandbox_is_said_to_be_lost(hosts: Hosts) -> None:
     await hosts.start()
     await hosts.end()
     end = hosts.store.last("job.finished")
-    assert (end["result"], end["reason"]) == ("error", "sandbox_lost")
+    assert (end["result"], end["reason"]) == ("error", "host_restarted")
     once(hosts.store)
 
 

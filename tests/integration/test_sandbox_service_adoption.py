@@ -117,7 +117,7 @@ async def test_a_sandbox_that_went_away_in_between_ends_its_job(
         await sandbox.remove()
     async with again():
         ended = await scheduler.until(JobFinished)
-    assert (ended.result, ended.reason) == ("error", "sandbox_lost")
+    assert (ended.result, ended.reason) == ("error", "host_restarted")
 
 
 async def test_a_journal_that_cannot_be_read_ends_the_job_and_its_sandbox(

@@ -192,7 +192,9 @@ class JobRunner(Sessions):
             if self._sandbox is not None:
                 self._begin_loop(self._watch(self._sandbox))
             elif self._job.status is not Status.FINISHING:
-                self._apply(SandboxBroke(code="sandbox_lost", message="the sandbox did not outlive the host's restart"))
+                self._apply(
+                    SandboxBroke(code="host_restarted", message="the sandbox did not outlive the host's restart")
+                )
         for session in self._job.sessions:
             self._apply(SessionClosed(session=session, reason="disconnect"))
 
