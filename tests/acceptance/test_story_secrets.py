@@ -16,10 +16,12 @@ from typing import Any
 import msgspec
 import pytest
 from tests.acceptance.support.outside import PROMPT, SECONDS, Outside, Person, Place, Run, outside, running
+from tests.cli_system import Terminal
 from tests.whole_system import wait_until
 
 from pitstop_common.bus import Bus, connected
 from pitstop_common.errors import Unavailable
+from pitstop_common.limits import MAX_CONTEXT_BYTES, MAX_RUN_CONTEXTS
 from pitstop_common.messages import SecretsReply, SecretsRequest, encode
 from pitstop_common.sealing import BadSeal, HostKey, for_attempt
 
@@ -123,6 +125,21 @@ async def test_a_job_has_its_secrets_and_no_disk_ever_does(anybody: Outside) -> 
     assert seen, "the search finds what is there"
 
 
+async def test_the_most_that_a_job_can_have_reaches_its_steps_and_shells(anybody: Outside) -> None:
+    names = [f"full{number}" for number in range(MAX_RUN_CONTEXTS)]
+    size = MAX_CONTEXT_BYTES // 4
+    for name in names:
+        for number in range(4):
+            value = {"context": name, "name": f"{name}_{number}", "value": f"{number}" * size}
+            assert "secrets" in await anybody.api("secrets-set", value, org="local")
+    check = "&&".join(f"test ${{#{name}_{number}}} = {size} " for name in names for number in range(4))
+    run = await request(anybody, check, secrets=names, ssh={"pause": "at_end"})
+    await run.paused()
+    assert (await run.ssh(f"{check} && echo same")).out == "same\n"
+    await run.exit()
+    assert await run.finished() == "success"
+
+
 async def test_a_failed_run_shows_nothing_in_its_record(anybody: Outside) -> None:
     run = await request(anybody, 'echo "it is $API_TOKEN"; exit 3', ssh={"pause": "on_failure"})
     paused = await run.paused()
@@ -179,19 +196,22 @@ async def test_a_machine_gets_only_what_is_granted_to_it(anybody: Outside) -> No
         await anybody.hear("run.finished", run=started["run"], result="success")
 
 
-async def test_a_credential_in_a_refused_request_is_not_kept(anybody: Outside) -> None:
+@pytest.mark.parametrize("subject", ["run.requested", "run.requested.local"])
+async def test_a_credential_in_a_refused_request_is_not_kept(anybody: Outside, subject: str) -> None:
     secret = f"pat-{uuid.uuid4().hex}"
     body = {"id": uuid.uuid4().hex, "org": "local", "project": "web", "steps": [{"run": "true"}],
             "source": {"git": f"https://bot:{secret}@example.org/x.git"}}  # fmt: skip
-    await anybody.publish(body)
+    await anybody.publish(body, subject=subject)
     refused = await anybody.hear("run.rejected", request=body["id"])
     assert secret not in json.dumps(refused) and refused["errors"][0]["pointer"] == "/source/git"
     home = anybody.place.home
     letter = home.json("dlq", "show", str(refused["dead_letter"]))
     assert secret not in json.dumps(letter) and "kept with the credential cut out" in letter["reason"]
     assert json.loads(letter["body"])["source"]["git"] == "https://***:***@example.org/x.git"
+    await asyncio.to_thread(wait_until, lambda: holding(home.dir, secret) == [], 30)
     assert home.run("dlq", "replay", str(refused["dead_letter"])).returncode == 0
     await anybody.hear("run.rejected", count=2, request=body["id"])
+    await (await request(anybody, "true")).finished()  # those after it are taken in
 
 
 async def register(anybody: Outside, name: str) -> Person:
@@ -301,6 +321,15 @@ async def test_nobody_else_may_ask(place: Place, user: str) -> None:
                         "$JS.API.STREAM.MSG.GET.KV_secrets", "$JS.API.CONSUMER.CREATE.KV_secrets"):  # fmt: skip
             with pytest.raises(Unavailable):
                 await bus.request(subject, b"{}", timeout=0.3)
+
+
+def test_a_value_is_asked_for_without_showing_it(place: Place) -> None:
+    place.home.repo.mkdir(exist_ok=True)
+    terminal = Terminal(place.home, "secrets", "set", "typed", "API_TOKEN")
+    terminal.wait_for("value of typed/API_TOKEN")
+    terminal.type(f"{TOKEN}\n")
+    assert terminal.end() == 0
+    assert "set API_TOKEN" in terminal.seen and TOKEN not in terminal.seen
 
 
 async def test_names_are_listed_and_never_values(anybody: Outside) -> None:

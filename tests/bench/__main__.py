@@ -9,13 +9,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import first_line, runs, ssh_connect, ssh_echo, waiting
+from tests.bench import first_line, runs, sessions, ssh_connect, ssh_echo, waiting
 from tests.bench.amounts import QUICK, Amounts
 from tests.bench.report import Row, table, write
 from tests.bench.ssh_ends import openssh, paused_job
 from tests.whole_system import running_system
 
-PARTS = ("first-line", "ssh", "runs", "waiting")
+PARTS = ("first-line", "ssh", "runs", "waiting", "sessions")
 
 
 async def collect(folder: Path, amounts: Amounts, parts: Sequence[str] = PARTS) -> list[Row]:
@@ -34,6 +34,8 @@ async def collect(folder: Path, amounts: Amounts, parts: Sequence[str] = PARTS) 
         rows += await runs.measure(folder / "runs", amounts)
     if "waiting" in parts:
         rows += await waiting.measure(amounts)
+    if "sessions" in parts:
+        rows += await sessions.measure(folder / "sessions", amounts)
     return rows
 
 

@@ -27,6 +27,11 @@ class Amounts(msgspec.Struct, frozen=True, kw_only=True):
     waiting_orgs: int = 1000
     waiting: int = 100_000
     """Jobs in the long queue."""
+    sessions: int = 10_000
+    """Live ones, that the janitor watches."""
+    passes: int = 10
+    freed: int = 10
+    """Slots of which a session is to end."""
     settled: float = 1.5
     """Seconds after which a count is looked at again: longer than read models trail."""
 
@@ -44,5 +49,8 @@ QUICK = Amounts(
     decided=400,
     waiting_orgs=20,
     waiting=200,
+    sessions=40,
+    passes=2,
+    freed=2,
 )
 """Proves that all of it works; the figures mean nothing."""

@@ -11,7 +11,7 @@ from typing import Final
 
 import uvloop
 from nats.aio.msg import Msg
-from tests.bench.processes import answer_of, stored
+from tests.bench.processes import answer_of, quiet
 
 from pitstop_common import subjects
 from pitstop_common.bus import Bus, connected
@@ -19,18 +19,13 @@ from pitstop_common.bus import Bus, connected
 _ORGS: Final = 16
 _WINDOW: Final = 300
 _SECONDS: Final = 300
-_ALWAYS: Final = 10
-"""Messages that are stored in such a time without any run: signs of life."""
 
 
 async def load(url: str, bus: Bus, runs: int, pool: str, settled: float) -> float:
     """Runs per second, from the first request to the last `run.finished`. Returns when nothing more is written of
     them: what comes late counts, too."""
     taken = float(await answer_of(_SECONDS, "tests.bench.load", url, str(runs), pool))
-    before = -1
-    while (now := await stored(bus)) - before > _ALWAYS:
-        before = now
-        await asyncio.sleep(settled)
+    await quiet(bus, settled)
     return runs / taken
 
 

@@ -1,7 +1,8 @@
 """Sandbox hosts that run nothing: they claim starts as a host does, and say the facts of a run, or of a session.
 
 `python -m tests.bench.played URL`: a process that plays one host of pool `played`, with room for everything. It shows
-the scheduler's production path alone. The jobs of project `sessions` wait for their person, who is inside.
+the scheduler's production path alone. In project `sessions` jobs wait for their person, who is inside; in
+`left` for one who does not come.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ from pitstop_common.telemetry import headers, trace_of
 HOST: Final = "played"
 POOL: Final = "played"
 SESSIONS: Final = "sessions"
+LEFT: Final = "left"
 INCARNATION: Final = "1"
 CAPACITY: Final = 1_000_000
 _REPORT: Final = JobReport(steps=(StepReport(index=1, name="true", result="success", exit_code=0, attempts=1),))
 
 
-def facts_of(start: Start, *, session: bool = False) -> Iterator[m.Fact]:
-    """What a host says of an attempt, in order: a run of one step; with `session` it then waits, somebody inside."""
+def facts_of(start: Start) -> Iterator[m.Fact]:
+    """What a host says of an attempt, in order: a run of one step, and what its project does then."""
     serials = itertools.count(1)
 
     def fact(kind: type[m.HostFact], **fields: Any) -> Any:
@@ -48,11 +50,12 @@ def facts_of(start: Start, *, session: bool = False) -> Iterator[m.Fact]:
     yield fact(m.SandboxReady, backend="fake")
     yield fact(m.StepStarted, step=1, name="true")
     yield fact(m.StepFinished, step=1, name="true", result="success", exit_code=0, report=_REPORT)
-    if session:
-        yield fact(m.JobPaused, reason="at_end", report=_REPORT)
-        yield fact(m.SshConnected, session=f"s-{start.job}", user="ada", fingerprint="SHA256:bench")
-    else:
+    if start.project not in {SESSIONS, LEFT}:
         yield fact(m.JobFinished, result="success", report=_REPORT)
+        return
+    yield fact(m.JobPaused, reason="at_end", report=_REPORT)
+    if start.project == SESSIONS:
+        yield fact(m.SshConnected, session=f"s-{start.job}", user="ada", fingerprint="SHA256:bench")
 
 
 class Host:
@@ -103,7 +106,7 @@ class Host:
         except WrongLastSequence:
             await delivery.ack()  # it was here before
             return
-        facts = facts_of(start, session=start.project == SESSIONS)
+        facts = facts_of(start)
         await self._say(next(facts), trace)
         await delivery.ack()
         await asyncio.gather(*(self._say(fact, trace) for fact in facts))

@@ -22,6 +22,8 @@ from pitstop_common.streams import buckets, streams
 ALL: Final = "all"
 """The account that may do everything."""
 _START_SECONDS: Final = 30
+_ALWAYS: Final = 10
+"""Messages that are stored in a second or two though nothing happens: signs of life."""
 
 
 @contextlib.asynccontextmanager
@@ -113,3 +115,11 @@ async def stored(bus: Bus) -> int:
     """Messages that all streams and buckets have ever stored."""
     names = [str(config.name) for config in (*streams(), *buckets())]
     return sum([(await bus.js.stream_info(name)).state.last_seq for name in names])
+
+
+async def quiet(bus: Bus, seconds: float) -> None:
+    """Until nothing more is written for so long."""
+    before = -1
+    while (now := await stored(bus)) - before > _ALWAYS:
+        before = now
+        await asyncio.sleep(seconds)

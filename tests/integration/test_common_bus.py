@@ -16,7 +16,7 @@ from pitstop_common.errors import ConfigError, Unavailable, WrongLastSequence
 from pitstop_common.provision import check_server, provision
 from pitstop_common.pull import Pull, read_all, reader
 from pitstop_common.streams import IN, REQ, pool_consumer
-from pitstop_common.wire import hear
+from pitstop_common.wire import Letter, hear
 
 
 async def test_a_fact_is_stored_under_its_partition_and_heard_on_its_bare_name(bus: Bus) -> None:
@@ -118,7 +118,7 @@ async def test_a_header_cannot_smuggle_in_another_line(bus: Bus) -> None:
 async def test_a_message_that_breaks_its_handler_does_not_end_the_connection(bus: Bus) -> None:
     heard = []
 
-    def handle(msg: Msg) -> None:
+    def handle(msg: Letter) -> None:
         heard.append(msg.data)
         raise RuntimeError("no use")
 

@@ -12,7 +12,7 @@ import msgspec
 import nats.micro
 import pytest
 from nats.micro.request import Request
-from tests.sandbox_hosts import Scheduler, Stage, eventually, host
+from tests.sandbox_hosts import JOB, Scheduler, Stage, eventually, host, view
 
 from pitstop_common import subjects
 from pitstop_common.bus import Bus
@@ -76,6 +76,30 @@ async def test_it_asks_until_the_log_has_its_claim(nats_server: EmbeddedServer, 
     assert len(giver.asked) == 5 and giver.asked[-1].incarnation > giver.asked[0].incarnation
     first, second = [fact.key for fact in await giver.scheduler.facts() if isinstance(fact, JobClaimed)]
     assert first == second and len(base64.b64decode(first)) == 32, "the host keeps its key"
+
+
+@pytest.mark.parametrize("status", ["finished", "stopping", "running"])
+async def test_what_a_job_printed_without_its_host_is_masked_or_not_shown(
+    nats_server: EmbeddedServer, giver: Giver, tmp_path: Path, status: Any
+) -> None:
+    stage = Stage()
+    async with host(nats_server.url(), tmp_path / "a", stage, jobs_at_stop="leave"):
+        await giver.scheduler.start("wait go\nshow API_TOKEN\nwait on", secrets=("deploy",))
+        await giver.scheduler.until(StepStarted)
+    stage.open("go")
+
+    async def printed() -> bool:
+        return bool(on_disk(tmp_path / "a"))
+
+    await eventually(printed, "the raw output")
+    giver.scheduler.views[JOB] = view(status, result="" if status == "running" else "cancellation")
+    asked = len(giver.asked)
+    async with host(nats_server.url(), tmp_path / "a", stage):
+        stage.open("on")
+        ended = await giver.scheduler.until(JobFinished)
+    assert ended.result == ("success" if status == "running" else "cancellation")
+    assert await giver.scheduler.output() == (["***"] if status == "running" else [])
+    assert len(giver.asked) == asked + (status == "running") and on_disk(tmp_path / "a") == []
 
 
 @pytest.mark.parametrize("code", ["403", "410", "400"])

@@ -71,7 +71,7 @@ async def test_a_closed_context_is_changed_by_members_and_admins(bus: Bus) -> No
     [
         ([f"v{number}" for number in range(MAX_SECRETS + 1)], "101 secrets"),
         (["x" * (MAX_CONTEXT_BYTES // 2), "x" * (MAX_CONTEXT_BYTES // 2), "x"], "65537 bytes"),
-        (["line\n" * (MAX_CONTEXT_LINES - 1), "one more"], "251 lines"),
+        (["line\n" * MAX_CONTEXT_LINES, "one more"], "251 lines"),
     ],
 )
 async def test_a_context_has_bounds_that_are_told(bus: Bus, values: list[str], said: str) -> None:

@@ -6,14 +6,14 @@ import asyncio
 import json
 
 import pytest
-from nats.aio.msg import Msg
 
 from pitstop_common.bus import Ack, Refused, _take_ack
 from pitstop_common.errors import PitstopError, Unavailable, WrongLastSequence
+from pitstop_common.wire import Letter
 
 
-def answer(body: object) -> Msg:
-    return Msg(_client=None, subject="inbox", data=json.dumps(body).encode())  # type: ignore[arg-type]
+def answer(body: object) -> Letter:
+    return Letter("inbox", "", json.dumps(body).encode(), None)
 
 
 @pytest.mark.parametrize(

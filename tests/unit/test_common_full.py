@@ -6,11 +6,10 @@ import asyncio
 import json
 
 import pytest
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from pitstop_common.bus import Ack, Refused, _take_ack
 from pitstop_common.errors import PitstopError, Unavailable, WrongLastSequence
+from pitstop_common.wire import Letter
 
 
 @pytest.mark.parametrize(
@@ -24,6 +23,6 @@ from pitstop_common.errors import PitstopError, Unavailable, WrongLastSequence
 async def test_what_an_error_of_the_server_means(number: int, code: int, what: type[PitstopError]) -> None:
     future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
     error = {"err_code": number, "code": code, "description": "why"}
-    _take_ack(future, Msg(_client=Client(), data=json.dumps({"error": error}).encode()))
+    _take_ack(future, Letter("inbox", "", json.dumps({"error": error}).encode(), None))
     with pytest.raises(what, match="why"):
         await future

@@ -41,7 +41,7 @@ class ApiFailure(Failure):
     """The service answered with an error. `errors` are the faults of a request, when it has any."""
 
     def __init__(self, number: int, text: str, errors: list[dict[str, Any]]) -> None:
-        hint = "`pitstop ls` shows what there is" if number == 404 else ""
+        hint = "`pitstop ls` shows what there is" if number == 404 and "`pitstop" not in text else ""
         super().__init__(text, next=hint, code=_CODES.get(number, exits.SYSTEM))
         self.number = number
         self.errors = errors

@@ -23,7 +23,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
 from pitstop_common.errors import PitstopError, Unavailable, WrongLastSequence
-from pitstop_common.wire import hear, post
+from pitstop_common.wire import Letter, hear, post, quicken
 
 log = logging.getLogger(__name__)
 
@@ -71,28 +71,35 @@ class _PubAck(msgspec.Struct):
 _decode_ack = msgspec.json.Decoder(_PubAck).decode
 
 
-Take = Callable[["asyncio.Future[Any]", Msg], None]
+Take = Callable[["asyncio.Future[Any]", Letter], None]
 """Ends a future with what an answer says."""
 
 
-def _take_ack(future: asyncio.Future[Any], msg: Msg) -> None:
+def read_ack(msg: Letter) -> Ack | PitstopError:
+    """What the server says to a publish."""
     if not msg.data:  # no responders: the stream is not there (yet), or has no leader
-        future.set_exception(Unavailable("no stream answers"))
-        return
+        return Unavailable("no stream answers")
     ack = _decode_ack(msg.data)
     if ack.error is None:
-        future.set_result(Ack(ack.stream, ack.seq, ack.duplicate))
-    elif ack.error.err_code in _WRONG_LAST:
-        future.set_exception(WrongLastSequence(ack.error.description))
-    elif ack.error.err_code in _NO_ROOM:
-        future.set_exception(Unavailable(f"JetStream has no room: {ack.error.description}"))
-    elif ack.error.code == 503 or ack.error.err_code in _PASSING:
-        future.set_exception(Unavailable(ack.error.description))
+        return Ack(ack.stream, ack.seq, ack.duplicate)
+    if ack.error.err_code in _WRONG_LAST:
+        return WrongLastSequence(ack.error.description)
+    if ack.error.err_code in _NO_ROOM:
+        return Unavailable(f"JetStream has no room: {ack.error.description}")
+    if ack.error.code == 503 or ack.error.err_code in _PASSING:
+        return Unavailable(ack.error.description)
+    return Refused(ack.error.err_code, ack.error.description)
+
+
+def _take_ack(future: asyncio.Future[Any], msg: Letter) -> None:
+    found = read_ack(msg)
+    if isinstance(found, Ack):
+        future.set_result(found)
     else:
-        future.set_exception(Refused(ack.error.err_code, ack.error.description))
+        future.set_exception(found)
 
 
-def _take_reply(future: asyncio.Future[Any], msg: Msg) -> None:
+def _take_reply(future: asyncio.Future[Any], msg: Letter) -> None:
     if not msg.data and (msg.headers or {}).get("Status") == "503":
         future.set_exception(nats.errors.NoRespondersError())
     else:
@@ -112,6 +119,7 @@ class Bus:
         self.js: JetStreamContext = nc.jetstream(timeout=5)
         self.on_error = on_error
         self._waiting: dict[int, tuple[asyncio.Future[Any], Take]] = {}
+        self._told: dict[int, Callable[[Ack | PitstopError], None]] = {}
         self._count = 0
         self._prefix = ""
 
@@ -146,6 +154,7 @@ class Bus:
         except Exception as error:
             raise Unavailable(f"cannot reach NATS at {safe_url(url)}: {error}") from error
         bus = cls(nc, lambda error: log.warning("nats: %s", error))
+        quicken(nc)
         bus._prefix = nc.new_inbox() + "."
         await hear(nc, bus._prefix + "*", bus._answered)
         on_state(True)
@@ -158,6 +167,25 @@ class Bus:
     ) -> None:
         """Publish, without a word back."""
         await post(self.nc, subject, data, reply, headers)
+
+    async def tell(
+        self, subject: str, data: bytes, headers: Mapping[str, str], heard: Callable[[Ack | PitstopError], None]
+    ) -> int:
+        """Publish; `heard` is told what the server says, where it is read: it must be quick, and cannot wait. That may
+        never come: `forget` the number that this returns."""
+        self._count += 1
+        number = self._count
+        self._told[number] = heard
+        try:
+            await post(self.nc, subject, data, f"{self._prefix}{number}", headers)
+        except BaseException:
+            del self._told[number]
+            raise
+        return number
+
+    def forget(self, number: int) -> None:
+        """Nobody waits for this answer any more."""
+        self._told.pop(number, None)
 
     async def send(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> asyncio.Future[Ack]:
         """Publish; the future ends with the server's ack. It may never end: bound it with a time limit."""
@@ -218,8 +246,12 @@ class Bus:
             raise
         return number, future
 
-    def _answered(self, msg: Msg) -> None:
-        future, take = self._waiting.get(int(msg.subject[len(self._prefix) :]), (None, None))
+    def _answered(self, msg: Letter) -> None:
+        number = int(msg.subject[len(self._prefix) :])
+        if heard := self._told.pop(number, None):
+            heard(read_ack(msg))
+            return
+        future, take = self._waiting.get(number, (None, None))
         if future is not None and take is not None and not future.done():
             take(future, msg)
 
@@ -228,10 +260,10 @@ class Bus:
     async def request(
         self, subject: str, data: bytes = b"", timeout: float = REQUEST_TIMEOUT,
         headers: Mapping[str, str] | None = None,
-    ) -> Msg:  # fmt: skip
+    ) -> Letter:  # fmt: skip
         """Request and reply. Raises Unavailable when nobody answers in time."""
         try:
-            msg: Msg = await self._ask(subject, data, headers, timeout, _take_reply)
+            msg: Letter = await self._ask(subject, data, headers, timeout, _take_reply)
             return msg
         except (TimeoutError, nats.errors.Error) as error:
             raise Unavailable(f"nobody answers on {subject}") from error

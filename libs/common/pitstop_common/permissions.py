@@ -90,6 +90,7 @@ def _scheduler() -> Rights:
             "$KV.runs.>", "$KV.keys.>", "$KV.secrets.>", "$KV.owners.>",
             *(f"$JS.API.STREAM.CREATE.{name}" for name in names), *_info(),
             *(f"$JS.API.STREAM.PURGE.{name}" for name in (streams.TIMERS, streams.DEC, streams.SNAP)),
+            *(f"$JS.API.STREAM.MSG.DELETE.{name}" for name in (streams.REQ, streams.REQ_ORG)),
             *_get(streams.SPECS, "KV_runs", "KV_keys", "KV_secrets", "KV_owners"),
             *_message(streams.DEC, streams.DLQ, streams.SPECS, "KV_keys"),
             *_scan(streams.IN, streams.DEC, streams.SNAP, streams.DLQ, "KV_runs", "KV_keys", "KV_secrets"),

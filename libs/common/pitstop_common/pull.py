@@ -12,14 +12,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError
 
 from pitstop_common.bus import Bus
 from pitstop_common.errors import Unavailable
-from pitstop_common.wire import hear
+from pitstop_common.wire import Letter, hear
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +31,12 @@ _SILENCE: Final = 2.2
 class Delivery:
     """A stored message, delivered. `seq` is its place in the stream, `stored` the server's time stamp (seconds)."""
 
-    __slots__ = ("_bus", "count", "data", "deliveries", "headers", "pending", "reply", "seq", "stored", "subject")
+    __slots__ = ("_bus", "_msg", "count", "data", "deliveries", "pending", "reply", "seq", "stored", "subject")
 
-    def __init__(self, bus: Bus, msg: Msg) -> None:
-        self._bus = bus
+    def __init__(self, bus: Bus, msg: Letter) -> None:
+        self._bus, self._msg = bus, msg
         self.subject = msg.subject
         self.data = msg.data
-        self.headers: dict[str, str] = msg.headers or {}
         self.reply = msg.reply
         tokens = msg.reply.split(".")
         if len(tokens) > 9:  # `$JS.ACK.<domain>.<account>.…`
@@ -49,6 +47,11 @@ class Delivery:
         """Which of its consumer's deliveries this is, from 1."""
         self.stored = int(tokens[7]) / 1e9
         self.pending = int(tokens[8])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Read anew each time."""
+        return self._msg.headers or {}
 
     async def ack(self) -> None:
         """Done with it."""
@@ -179,18 +182,15 @@ class Pull:
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}", json.dumps(body).encode(), self._inbox
         )
 
-    def _on_message(self, msg: Msg) -> None:
+    def _on_message(self, msg: Letter) -> None:
         self._heard, self._unheard = time.monotonic(), 0
-        status = msg.headers.get("Status") if msg.headers and not msg.data else None
-        if status is None or not msg.reply.startswith("$JS.ACK"):
-            if status is not None:
-                self._on_status(status, (msg.headers or {}).get("Description", ""))
-            else:
-                self._accept(msg)
-        else:
+        if msg.reply.startswith("$JS.ACK"):
             self._accept(msg)
+        else:
+            found = msg.headers or {}
+            self._on_status(found.get("Status", ""), found.get("Description", ""))
 
-    def _accept(self, msg: Msg) -> None:
+    def _accept(self, msg: Letter) -> None:
         delivery = Delivery(self._bus, msg)
         if not self._config.durable_name:
             if self._dead or delivery.count != self._count + 1:

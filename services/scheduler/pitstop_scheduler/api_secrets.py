@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from msgspec import UNSET
@@ -27,6 +28,8 @@ from pitstop_scheduler.context_rules import Context, bad_name
 from pitstop_scheduler.contexts import Changer, Contexts
 from pitstop_scheduler.policy import Policy
 
+log = logging.getLogger(__name__)
+
 
 class Secrets:
     """Verbs about the contexts of the caller's org."""
@@ -43,6 +46,7 @@ class Secrets:
         if why := _bad_value(wanted.value):
             raise Wrong(f"`value` {why}", (Fault(pointer="/value", message=why),))
         made = await self._contexts.set(caller.org, wanted.context, wanted.name, wanted.value, by, rfc3339(time.time()))
+        log.info("org %s: %s set secret %s/%s", caller.org, caller.actor, wanted.context, wanted.name)
         return _view(wanted.context, made)
 
     async def ls(self, caller: Caller, asked: MicroRequest) -> ContextList:
@@ -63,6 +67,8 @@ class Secrets:
         wanted = checked(asked, SecretRemove)
         by = self._person(caller)
         await self._contexts.remove(caller.org, wanted.context, wanted.name, by, rfc3339(time.time()))
+        what = f"{wanted.context}/{wanted.name}" if wanted.name else f"context {wanted.context}"
+        log.info("org %s: %s removed %s", caller.org, caller.actor, what)
         return Done(ok=True)
 
     async def restrict(self, caller: Caller, asked: MicroRequest) -> ContextView:
@@ -76,6 +82,7 @@ class Secrets:
         if wanted.publisher is not UNSET:
             fields["publisher"] = wanted.publisher
         made = await self._contexts.restrict(caller.org, wanted.context, by, rfc3339(time.time()), **fields)
+        log.info("org %s: %s restricted context %s: %s", caller.org, caller.actor, wanted.context, fields)
         return _view(wanted.context, made)
 
     def _person(self, caller: Caller) -> Changer:

@@ -80,7 +80,7 @@ class Contexts:
 
     async def set(self, org: str, name: str, secret: str, value: str, by: Changer, now: str) -> Context:
         """Raises Denied, TooMany, NoKey, Unavailable."""
-        lines = value.count("\n") + 1
+        lines = max(1, len(value.splitlines()))
         new = Secret(value=self._keys.encrypt(value, org, name, secret), lines=lines, time=now, by=by.name)
 
         def change(context: Context) -> Context:

@@ -69,11 +69,12 @@ def effects(state: State, record: c.Record, sequence: int, partition: int = 0) -
     """All effects of a record that `state` has folded."""
     found: list[Effect] = []
     seen: set[View] = set()
+    time = rfc3339(record.now)
     for number, change in enumerate(record.changes):
         handler = _HANDLERS.get(type(change))
         if handler is None:
             continue
-        scope = _Scope(state, f"{partition}.{sequence}.{number}", rfc3339(record.now))
+        scope = _Scope(state, f"{partition}.{sequence}.{number}", time)
         for effect in handler(scope, change):
             if isinstance(effect, View):
                 if effect in seen:

@@ -7,10 +7,13 @@ rejected (kept in the dead-letter stream first). Doing it twice does nothing mor
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
 from typing import NamedTuple
+
+from nats.js.errors import APIError
 
 from pitstop_common import ids, subjects
 from pitstop_common import messages as m
@@ -32,6 +35,9 @@ from pitstop_scheduler.request import BadRequest, Request, compile_run, read_req
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 256
+_APART = 0.02
+"""Seconds between two batches at the least: an idle intake takes a request at once; under load several schedulers, who
+have a part of the requests each, take them by the dozen, too."""
 _TRIES = 10
 """Of a request on which the scheduler itself fails."""
 _SOON = 5.0
@@ -69,9 +75,12 @@ class Intake:
     async def run(self, stream: str, stopping: asyncio.Event) -> None:
         """Take in what comes on REQ or REQ_ORG, many at once, until told to stop."""
         pull = Pull(self._bus, stream, intake_consumer(), batch=_AT_ONCE)
+        begun = 0.0
         try:
             while not stopping.is_set():
+                await asyncio.sleep(max(0.0, begun + _APART - time.monotonic()))
                 batch = await pull.next(0.5, _AT_ONCE)
+                begun = time.monotonic()
                 await asyncio.gather(*(self._take(stream, delivery) for delivery in batch))
         finally:
             await pull.close()
@@ -96,7 +105,7 @@ class Intake:
 
     async def _take(self, stream: str, delivery: Delivery) -> None:
         if stream == REQ and delivery.headers.get("Nats-Stream") == REQ_ORG:
-            await delivery.ack()  # the echo of a message that REQ_ORG's own consumer takes in
+            await self._pass_over(delivery)
             return
         before = time.monotonic()
         try:
@@ -114,6 +123,16 @@ class Intake:
             else:  # the server's advisory brings it to the dead letters
                 await delivery.term(f"the scheduler failed on it {delivery.deliveries} times: {type(error).__name__}")
         self._metrics.handled(stream.lower(), outcome, time.monotonic() - before)
+
+    async def _pass_over(self, delivery: Delivery) -> None:
+        """The echo of a message that REQ_ORG's own consumer takes in."""
+        try:
+            if without_credentials(delivery.data)[1]:
+                await self._forget(f"{REQ}:{delivery.seq}")
+            await delivery.ack()
+        except Unavailable as error:
+            log.warning("an echo waits: %s", error)
+            await delivery.nak(wait_before_next(delivery.deliveries))
 
     async def _handle(self, stream: str, delivery: Delivery) -> str:
         source = f"{stream}:{delivery.seq}"
@@ -150,6 +169,8 @@ class Intake:
         await self._bus.store(
             subjects.about("run.rejected", org, run), m.encode(event), headers(event.id, trace or new_trace())
         )
+        if without_credentials(delivery.data)[1]:
+            await self._forget(source)
 
     async def _keep(self, delivery: Delivery, source: str, org: str, faults: tuple[m.Fault, ...]) -> Ack | None:
         stream, _, sequence = source.partition(":")
@@ -162,6 +183,13 @@ class Intake:
         except Refused as error:
             log.error("a bad request cannot be kept: %s", error)
             return None
+
+    async def _forget(self, source: str) -> None:
+        """Overwrite a message in its stream: a credential that came with it is not to lie there for days. The caller
+        has the message still, and may have it again until it is acked. Raises Unavailable."""
+        stream, _, sequence = source.partition(":")
+        with contextlib.suppress(APIError):  # it is gone already
+            await self._bus.api(f"STREAM.MSG.DELETE.{stream}", {"seq": int(sequence)})
 
     async def _complete(self, request: Request) -> Request:
         """A rerun with what the earlier run gives it. Raises BadRequest, Unavailable."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import os
 import re
 from pathlib import Path
@@ -19,6 +20,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pitstop_common.errors import ConfigError, PitstopError
+
+log = logging.getLogger(__name__)
 
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,32}\Z")
 _KEY_BYTES: Final = 32
@@ -85,6 +88,8 @@ def read_keyring(file: str) -> Keyring:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", "") or "it is not ASCII text"
         raise ConfigError(f"PITSTOP_SECRETS_KEY_FILE: cannot read {file}: {why}") from error
+    if Path(file).stat().st_mode & 0o077:
+        log.warning("%s can be read by others than its owner: chmod 600 it", file)
     keys: dict[str, bytes] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.partition("#")[0].split()

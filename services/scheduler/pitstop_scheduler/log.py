@@ -110,6 +110,9 @@ class Log:
     def take_in(self, committed: Committed) -> None:
         """Fold a record, unless the snapshot held it, and keep it until its effects are out."""
         if committed.sequence > self.state.head:
+            for run in self.state.ending(committed.record.published_to):
+                for job in run.jobs:
+                    self.reports.pop(job, None)
             fold(self.state, committed.record, committed.sequence)
         self.recent.append(committed)
         while self.recent and self.recent[0].sequence <= self.state.published_to:
@@ -117,12 +120,6 @@ class Log:
         for change in committed.record.changes:
             if isinstance(change, c.Reported) and change.job in self.state.jobs:
                 self.reports[change.job] = change
-            elif isinstance(change, c.RunEnded):
-                self._trim()
-
-    def _trim(self) -> None:
-        for job in [job for job in self.reports if job not in self.state.jobs]:
-            del self.reports[job]
 
     async def wait_for(self, sequence: int, timeout: float) -> None:
         """Until the fact at `sequence` of IN is decided on. Raises Unavailable."""

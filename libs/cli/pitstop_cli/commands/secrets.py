@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pitstop_cli.client import connect, find, output_option, run_async, system_options
-from pitstop_cli.console import interactive, out, out_json, plain, say, styled
+from pitstop_cli.console import out, out_json, plain, say, styled
 from pitstop_cli.exits import USAGE, Failure
 
 
@@ -96,10 +96,12 @@ def restrict(
     context: str, members: str | None, everybody: bool, projects: str | None, any_project: bool,
     publisher: bool | None, nats: str | None, org: str | None, output: str,
 ) -> None:  # fmt: skip
-    """Say who may use CONTEXT; what is not said stays. A closed context is changed by its members only.
+    """Say who may use CONTEXT; what is not said stays. It takes the role admin.
 
-    A run with a closed context is refused before it starts when its actor is no member, and only members enter its
-    jobs by ssh. JSON: the context, as of `secrets ls`.
+    A context with members is closed: they alone set its secrets (and admins). A run with it is refused before it
+    starts when its actor is no member, and only members enter its jobs by ssh.
+
+    JSON: the context, as of `secrets ls`.
     """
     if (members is not None and everybody) or (projects is not None and any_project):
         raise Failure("--members and --everybody, or --projects and --any-project, exclude each other", code=USAGE)
@@ -143,7 +145,7 @@ def _call(verb: str, body: dict[str, Any], nats: str | None, org: str | None) ->
 
 
 def _value(of: str) -> str:
-    if interactive():
+    if sys.stdin.isatty():
         value: str = click.prompt(f"value of {of}", hide_input=True, default="", show_default=False, err=True)
     else:
         try:

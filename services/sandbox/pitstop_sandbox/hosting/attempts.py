@@ -148,16 +148,9 @@ class Attempt:
             await self._home.clear(self.key, self._folder)
             await self._end("spec_missing", "The compiled run is not in SPECS any more. Request it again.")
             return
-        secrets: dict[str, str] = {}
-        if found[1].secrets and not verdict.over:
-            try:
-                patience = ADOPTED_PATIENCE if adopted else FRESH_PATIENCE
-                secrets = await self._home.secrets.fetch(self.start, patience)
-            except NoSecrets as error:
-                self._home.metrics.error("run", error.reason)
-                await self._home.clear(self.key, self._folder)
-                await self._end(error.reason, str(error))
-                return
+        secrets = await self._secrets(verdict, adopted) if found[1].secrets else {}
+        if secrets is None:
+            return
         self.runner = self._home.runner(*found, self.start, self._trace or found[0].trace, self._facts, secrets)
         running = asyncio.ensure_future(self.runner.run())
         self._begun.set()
@@ -168,6 +161,20 @@ class Attempt:
             await running
         finally:
             await cancelled({running})
+
+    async def _secrets(self, verdict: Verdict, adopted: bool) -> dict[str, str] | None:
+        """Those of the job. None: it does not go on, and is ended. It is not even ended by its runner then: what it
+        printed last could not be masked."""
+        try:
+            if verdict.stop is None:
+                return await self._home.secrets.fetch(self.start, ADOPTED_PATIENCE if adopted else FRESH_PATIENCE)
+            end = finished(self.start, verdict.stop.result, verdict.stop.reason, verdict.stop.notice)
+        except NoSecrets as error:
+            self._home.metrics.error("run", error.reason)
+            end = finished(self.start, "error", error.reason, str(error))
+        await self._home.clear(self.key, self._folder)
+        await self._facts.publish(end)
+        return None
 
     async def _verdict(self) -> Verdict:
         deadline = asyncio.get_running_loop().time() + ASK_PATIENCE
