@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from tests.acceptance.support.outside import PROMPT, Outside, Place, Run, outside, running
+from tests.acceptance.support.outside import PROMPT, Outside, Place, Run, outside, running, validator
+from tests.cli_system import Terminal
 
 from pitstop_common import subjects
 
@@ -60,11 +61,36 @@ async def test_who_waits_is_told_where_and_why(anybody: Outside) -> None:
         assert entry["reason"] == "the only slot of org full is in use"
         shown = anybody.place.home.run("status", run.id, "--org", "full").stdout
         assert f"queued, position {place}: the only slot of org full is in use" in shown and "ssh -p" not in shown
+    await top_shows(anybody, holder, first, second)
     await first.cancel()
     assert await first.finished() == "cancellation"
     assert (await second.entry())["position"] == 1
     await holder.exit()
     assert await second.finished() == "success"
+
+
+async def top_shows(anybody: Outside, holder: Run, first: Run, second: Run) -> None:
+    """Once as JSON, as the request answers; once as a table; and live, until Ctrl-C."""
+    home = anybody.place.home
+    told = home.json("top", "--org", "full")
+    assert [(job["job"], job["use"]) for job in told["jobs"]] == [(holder.job, "debug")]
+    assert [(one["position"], one["run"]) for one in told["queue"]] == [(1, first.id), (2, second.id)]
+    assert {one["reason"] for one in told["queue"]} == {"the only slot of org full is in use"}
+    assert (told["waiting"], told["slots"]) == (2, {"limit": 1, "used": 1, "debug": 1})
+    validator("api.ls.reply").validate(await anybody.api("ls", {"slots": True}, org="full"))
+    page = home.run("top", "--org", "full").stdout.splitlines()
+    assert page[0] == "1 of 1 slots of full in use, 1 of them for sessions; 2 jobs wait"
+    assert page[3].split()[:5] == [holder.job, "web", "job", "ada", "paused"]
+    home.repo.mkdir(exist_ok=True)
+    live = Terminal(home, "top", "--org", "full")
+    await asyncio.to_thread(live.wait_for, "2 jobs wait")
+    third = await anybody.request("true", org="full")
+    await asyncio.to_thread(live.wait_for, "3 jobs wait")
+    live.type("\x03")
+    assert await asyncio.to_thread(live.end) == 0
+    assert live.seen.count("\x1b[?1049h") == live.seen.count("\x1b[?1049l") == 1
+    await third.cancel()
+    await third.finished()
 
 
 async def is_over(holder: Run, result: str, reason: str) -> None:

@@ -21,6 +21,7 @@ _VERBS: Final = {
     "status": "Show a run, or the newest ones.",
     "logs": "Show the output of a run.",
     "ls": "List runs, or who holds which slot (--ssh).",
+    "top": "Who holds which slot and who waits, live.",
     "extend": "Keep a session longer.",
     "hold": "Have failures to come wait for a person.",
     "cancel": "End a run, a job, or idle sessions.",
@@ -35,7 +36,7 @@ _VERBS: Final = {
 }
 _GROUPS: Final = {
     "Main": ("up", "run", "rerun", "ssh", "exec", "status", "logs"),
-    "Manage": ("ls", "extend", "hold", "cancel", "keys", "secrets", "dlq"),
+    "Manage": ("ls", "top", "extend", "hold", "cancel", "keys", "secrets", "dlq"),
     "Operate": ("org", "apply", "doctor", "verify", "serve"),
 }
 

@@ -20,7 +20,7 @@ from pitstop_common.limits import (
     MIN_PRESSURE,
     PRESSURE,
 )
-from pitstop_common.messages import Fault, JobReport, JobView, RerunView, RunView, UserKey
+from pitstop_common.messages import Fault, JobReport, JobView, RerunView, RunView, UserKey, Waiting
 from pitstop_common.requests import Name, Project, RequestId, RunRequest, Seconds, SshRequest
 from pitstop_common.roles import Role, Roles, Rules
 from pitstop_common.spec import Retry
@@ -103,10 +103,12 @@ class RunStatusView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`all`: ended ones too. `ssh`: only jobs that hold a slot for a person, or have one inside."""
+    """`all`: ended ones too. `ssh`: only jobs that hold a slot for a person, or have one inside. `slots`: only jobs
+    that hold a slot, and the queue (the others are not looked at then)."""
 
     all: bool = False
     ssh: bool = False
+    slots: bool = False
 
 
 class Slots(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,12 +120,15 @@ class Slots(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Runs and jobs of the org. `now`: the server's clock, seconds since the epoch."""
+    """Runs and jobs of the org. `queue`: its head, with `slots` only; `waiting`: how many wait. `now`: the server's
+    clock, seconds since the epoch."""
 
     runs: tuple[RunView, ...]
     jobs: tuple[JobView, ...]
     slots: Slots
     now: float
+    queue: tuple[Waiting, ...] = ()
+    waiting: int = 0
 
 
 class CancelRequest(msgspec.Struct, frozen=True, kw_only=True):

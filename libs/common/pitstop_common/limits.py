@@ -20,6 +20,8 @@ MAX_SSH_USERS: Final = 50
 MAX_KEY_CHARS: Final = 8 * 1024
 MAX_REF_CHARS: Final = 250
 MAX_PRIORITY: Final = 100
+MAX_QUEUE_SHOWN: Final = 50
+"""So many waiting jobs are listed with their places; the rest is counted."""
 MAX_FAULTS: Final = 100
 """So many faults of one request are told; more would not fit an event, and nobody reads them."""
 MAX_WORKFLOW_NODES: Final = 20_000

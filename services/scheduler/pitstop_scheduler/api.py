@@ -160,9 +160,13 @@ class Api:
 
     async def _ls(self, caller: Caller, asked: MicroRequest) -> Any:
         body = body_of(asked)
-        found = await self._reading.list(
-            caller.org, everything=bool(body.get("all")), sees=lambda project: self._policy.may_read(caller, project)
-        )
+
+        def sees(project: str) -> bool:
+            return self._policy.may_read(caller, project)
+
+        if body.get("slots"):
+            return await self._reading.slots(caller.org, sees)
+        found = await self._reading.list(caller.org, everything=bool(body.get("all")), sees=sees)
         if body.get("ssh"):
             jobs: Any = found["jobs"]
             found["jobs"] = [job for job in jobs if job.use == "debug" or job.sessions]

@@ -19,6 +19,7 @@ from pitstop_common.streams import SPECS
 from pitstop_scheduler.clock import server_clock
 from pitstop_scheduler.contexts import Contexts
 from pitstop_scheduler.grants import org_limit, reason_to_wait
+from pitstop_scheduler.holding import slots_of
 from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.people import People
 from pitstop_scheduler.policy import Policy
@@ -221,6 +222,10 @@ class Reading:
         with contextlib.suppress(Unavailable):
             return await server_clock(self._bus)
         return max(log.state.now for log in self._logs)
+
+    async def slots(self, org: str, sees: Callable[[str], bool]) -> dict[str, object]:
+        """Who holds the slots of an org, and its queue."""
+        return {**slots_of(self._logs.state(org), org, sees), "now": await self.now()}
 
     async def list(self, org: str, *, everything: bool, sees: Callable[[str], bool]) -> dict[str, object]:
         """Runs and jobs of an org, of the projects that one `sees`: living ones, or all that are remembered; and its

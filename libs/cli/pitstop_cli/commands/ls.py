@@ -33,10 +33,10 @@ def command(ssh: bool, everything: bool, nats: str | None, org: str | None, outp
     if output == "json":
         out_json(answer)
         return
-    actors = {run["run"]: plain(run["actor"]) for run in answer["runs"]}
-    rows = [_session(job, actors.get(job["run"], ""), answer["now"]) for job in answer["jobs"]]
-    table(("JOB", "KEY", "STATE", "BY", "SLOT SINCE", "INSIDE", "IDLE", "UNTIL"), rows)
-    _slots(answer, target.org)
+    from pitstop_cli.tables import HELD, held_rows, slots_line
+
+    table(HELD, held_rows(answer))
+    say(slots_line(answer, target.org))
 
 
 def show_runs(target: Target, *, everything: bool, output: str) -> None:
@@ -45,6 +45,7 @@ def show_runs(target: Target, *, everything: bool, output: str) -> None:
     if output == "json":
         out_json(answer)
         return
+    from pitstop_cli.tables import slots_line
     from pitstop_cli.words import clock
 
     now = time.time()
@@ -54,33 +55,15 @@ def show_runs(target: Target, *, everything: bool, output: str) -> None:
         for run in answer["runs"]
     ]  # fmt: skip
     table(("RUN", "PROJECT", "STATUS", "RESULT", "BY", "SINCE"), rows)
-    _slots(answer, target.org)
+    say(slots_line(answer, target.org))
 
 
 def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Columns as wide as they need to be."""
-    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
-    for row in [heads, *rows]:
-        out("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    from pitstop_cli.tables import columns
 
-
-def _session(job: dict[str, Any], actor: str, now: float) -> tuple[str, ...]:
-    from pitstop_cli.words import clock, span
-
-    until = f"{clock(job['deadline'], now)} ({job.get('deadline_reason') or '?'})" if job.get("deadline") else "-"
-    last = max(job.get("active") or 0, job.get("paused_at") or 0)
-    return (
-        job["job"], plain(job["key"]), job["status"], actor,
-        clock(job["slot_since"], now) if job.get("slot_since") else "-",
-        str(job.get("sessions") or 0), span(max(0.0, now - last)) if last else "-", until,
-    )  # fmt: skip
-
-
-def _slots(answer: dict[str, Any], org: str) -> None:
-    slots = answer.get("slots") or {}
-    if slots:
-        say(f"{slots.get('used', 0)} of {slots.get('limit') or 'unlimited'} slots of {org} in use, "
-            f"{slots.get('debug', 0)} of them for sessions")  # fmt: skip
+    for line in columns(heads, rows):
+        out(line)
 
 
 async def _ls(target: Target, *, ssh: bool, everything: bool) -> dict[str, Any]:

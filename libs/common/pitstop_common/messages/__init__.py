@@ -88,7 +88,16 @@ from pitstop_common.messages.parts import (
     SshAddress,
     StepReport,
 )
-from pitstop_common.messages.views import Claim, Heartbeat, JobView, ReportView, RerunView, RunView, UserKey
+from pitstop_common.messages.views import (
+    Claim,
+    Heartbeat,
+    JobView,
+    ReportView,
+    RerunView,
+    RunView,
+    UserKey,
+    Waiting,
+)
 from pitstop_common.messages.work import HOLD_OVER, Command, Fired, Resume, Start, Stop, Warn
 
 __all__ = [
@@ -165,6 +174,7 @@ __all__ = [
     "SweepReply",
     "SweepRequest",
     "UserKey",
+    "Waiting",
     "Warn",
     "WhoReply",
     "WhoRequest",

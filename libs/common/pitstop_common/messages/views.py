@@ -121,3 +121,17 @@ class UserKey(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     comment: str = ""
     added: str = ""
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """The place of a job in the queue of its org, from 1, and why it waits. `queued`: seconds since the epoch."""
+
+    job: str
+    run: str
+    project: str
+    key: str
+    actor: str
+    priority: int
+    queued: float
+    position: int
+    reason: str
