@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from nats.aio.msg import Msg
 from tests.acceptance.support.outside import PROMPT, SECONDS, Outside, Person, Place, Run, outside, running
 from tests.cli_system import Terminal
 from tests.whole_system import wait_until
@@ -247,11 +248,11 @@ async def test_a_closed_context_admits_its_members_only(anybody: Outside) -> Non
     assert await run.finished() == "success"
 
 
-async def held_back(place: Place) -> None:
-    """Kill the host process; returns when `pitstop up` has started it again."""
-    pid, before = place.pid("sandbox"), len(place.system.said())
+async def held_back(place: Place, name: str = "sandbox") -> None:
+    """Kill a service; returns when `pitstop up` has started it again."""
+    pid, before = place.pid(name), len(place.system.said())
     os.kill(pid, signal.SIGKILL)
-    await asyncio.to_thread(wait_until, lambda: "sandbox is ready again" in place.system.said()[before:], 30)
+    await asyncio.to_thread(wait_until, lambda: f"{name} is ready again" in place.system.said()[before:], 30)
 
 
 async def test_a_host_that_restarts_fetches_them_again(anybody: Outside) -> None:
@@ -266,6 +267,14 @@ async def test_a_host_that_restarts_fetches_them_again(anybody: Outside) -> None
     assert await run.finished() == "success"
     assert await run.log(1) == ["before ***", "after ***"]
     assert holding(anybody.place.home.dir, TOKEN) == []
+
+
+@pytest.mark.parametrize("service", ["sandbox", "scheduler"])
+async def test_a_kill_at_the_claim_costs_no_job_its_secrets(anybody: Outside, service: str) -> None:
+    run = await request(anybody, HAS_IT)
+    await run.hear("job.claimed")
+    await held_back(anybody.place, service)
+    assert await run.finished(60) == "success"
 
 
 async def test_a_job_ends_clearly_when_its_secrets_are_gone_at_a_restart(anybody: Outside) -> None:
@@ -330,6 +339,23 @@ def test_a_value_is_asked_for_without_showing_it(place: Place) -> None:
     terminal.type(f"{TOKEN}\n")
     assert terminal.end() == 0
     assert "set API_TOKEN" in terminal.seen and TOKEN not in terminal.seen
+
+
+@pytest.mark.parametrize("user", ["sandbox", "relay", "janitor", "owner", "publisher"])
+async def test_nobody_else_hears_the_question(anybody: Outside, user: str) -> None:
+    place, heard = anybody.place, list[bytes]()
+
+    async def hear(message: Msg) -> None:
+        heard.append(message.data)
+
+    async with connected(place.url(user), user) as spy, connected(place.url("sandbox"), "host") as host:
+        for subject in ("svc.secrets", "svc.>", ">"):
+            await spy.nc.subscribe(subject, cb=hear)
+        await spy.nc.flush()
+        question = SecretsRequest(job="aaaaaaaaaaaa-1", attempt=1, host="h", incarnation="i")
+        assert await asked(host, question) == "404"
+        await spy.nc.flush()
+    assert heard == []
 
 
 async def test_names_are_listed_and_never_values(anybody: Outside) -> None:

@@ -79,7 +79,7 @@ def test_a_snapshot_holds_what_was_when_it_began() -> None:
     whole = b"".join(frames(freeze(history.state)))
     pieces = frames(freeze(history.state))
     written = next(pieces)
-    history.commit(c.Claimed(f"{first}-1", 1, "h1", "i"), c.Granted(f"{second}-1", 1, True, 0.0))
+    history.commit(c.Claimed(f"{first}-1", 1, "h1", "i", "key"), c.Granted(f"{second}-1", 1, True, 0.0))
     history.end(third)
     history.commit(c.Limits("acme", 1, 2, {"web": 1}, 300.0, 7200.0, 5400.0))
     history.queue()

@@ -52,7 +52,7 @@ class RunRejected(Message, frozen=True, kw_only=True, tag="run.rejected"):
 
     errors: tuple[Fault, ...]
     code: str = "invalid"
-    """invalid, ssh_no_key, ssh_disabled, role."""
+    """invalid, ssh_no_key, ssh_disabled, ssh_role, secrets_refused."""
     dead_letter: int = 0
 
 
