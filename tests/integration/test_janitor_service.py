@@ -17,9 +17,10 @@ import pytest
 from tests.janitors import eventually, janitor, value
 
 from pitstop_common import subjects
+from pitstop_common.bucket import Bucket
 from pitstop_common.bus import Bus
 from pitstop_common.embedded import EmbeddedServer, die_with_parent
-from pitstop_common.messages import Fired, encode
+from pitstop_common.messages import Fired, Heartbeat, encode
 from pitstop_common.pull import read_all
 from pitstop_common.streams import IN, TIMERS
 
@@ -108,7 +109,7 @@ async def test_a_collector_that_fails_is_counted_and_stops_no_other(bus: Bus, na
         await eventually(lambda: value(runtime, "sweep_errors_total", collector="expiry") >= 1, 10)
         looks = value(runtime, "sweep_seconds_count", collector="lost_hosts")
         await eventually(lambda: value(runtime, "sweep_seconds_count", collector="lost_hosts") > looks + 1)
-        for other in ("lost_hosts", "starts", "poison"):
+        for other in ("lost_hosts", "starts", "poison", "inventory", "stale_keys"):
             assert value(runtime, "sweep_errors_total", collector=other) == 0
 
 
@@ -144,3 +145,12 @@ async def status_becomes(one: Process, path: str, wanted: int) -> str:
             return page
         assert loop.time() < deadline, f"{path} stays {status}"
         await asyncio.sleep(0.02)
+
+
+async def test_each_pass_says_how_much_it_saw(bus: Bus, nats_server: EmbeddedServer) -> None:
+    beat = Heartbeat(host="h", incarnation="1", pool="default", capacity=3, beat=1, jobs=(("abcdefghijkl-1", 1),),
+                     leftovers=(("folder", "abcdefghijkl-2.1"),))  # fmt: skip
+    await Bucket(bus, "hosts").put("h", encode(beat))
+    async with janitor(nats_server, scan_interval=0.05, inventory_interval=0.05) as runtime:
+        await eventually(lambda: value(runtime, "seen", collector="lost_hosts") == 1)
+        await eventually(lambda: value(runtime, "seen", collector="inventory") == 2)

@@ -41,6 +41,9 @@ class JanitorMetrics:
             "pitstop_janitor_orphans", "Under suspicion or waiting to be reclaimed, as this janitor sees it",
             ["kind"], registry=registry,
         )  # fmt: skip
+        self.seen = Gauge(
+            "pitstop_janitor_seen", "What the last pass looked at", ["collector"], registry=registry
+        )  # fmt: skip
         self.last_success = Gauge(
             "pitstop_janitor_last_success_timestamp_seconds", "End of the last pass without an error",
             ["collector"], registry=registry,

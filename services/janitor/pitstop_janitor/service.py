@@ -77,6 +77,7 @@ async def one_pass(collector: Collector, metrics: JanitorMetrics, stopping: asyn
         started = time.monotonic()
         swept = await collector.sweep()
         metrics.sweep.labels(collector.name).observe(time.monotonic() - started)
+        metrics.seen.labels(collector.name).set(swept.seen)
         if swept.freed:
             log.info("%s: %d seen, %d freed", collector.name, swept.seen, swept.freed)
     metrics.last_success.labels(collector.name).set_to_current_time()
