@@ -158,12 +158,19 @@ class Driven:
         """An interactive shell whose user types `keys` and then leaves by itself. Returns what was shown."""
         entry = await self.runner.entry(session, interactive=True)
         process = await self.runner.spawn(session, [entry.shell], entry, pty=Pty(), env={"TERM": "dumb"})
-        self.runner.shell_started(session, process)
+        self.runner.shell_started(session, process, self)
         (master,) = process.fds
         os.write(master, f"{keys}\nexit\n".encode())
         shown = await asyncio.to_thread(_drain, master)
         await self.ended(session, process)
         return entry.notice + shown
+
+    async def alive(self) -> bool:
+        """As a connection says it."""
+        return True
+
+    def drop(self) -> None:
+        """As a connection is told."""
 
     async def ended(self, session: Session, process: Process) -> None:
         """The shell and its connection end as by `exit`."""

@@ -52,6 +52,7 @@ from pitstop_sandbox.backends.port import (
     Unix,
 )
 from pitstop_sandbox.backends.sockets import SocketListener
+from pitstop_sandbox.channels.shells import Line, Shell
 from pitstop_sandbox.holder import modes
 from pitstop_sandbox.link import SshHost
 from pitstop_sandbox.ports import Entry, Pty, Session, Use
@@ -69,6 +70,7 @@ class LocalProcess:
         self.id = str(popen.pid)
         self.fds = fds
         self.spool: Path | None = None
+        self.scrollback: Path | None = None
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._pidfd = os.pidfd_open(popen.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
@@ -171,8 +173,15 @@ class LocalJob:
     def moved(self, size: int) -> None:
         self.bytes += size
 
-    def shell_started(self, session: Session, process: object) -> None:
+    def shell_started(self, session: Session, process: Process, line: Line) -> Shell | None:
         self._say("shell_started")
+        return None
+
+    async def take_shell(self, session: Session, line: Line) -> Shell | None:
+        return None
+
+    def shell_left(self, shell: Shell) -> None:
+        raise AssertionError("there are none")
 
     async def shell_ended(self, session: Session, process: object, *, by_itself: bool) -> None:
         self._say("shell_ended", "by itself" if by_itself else "cut")
@@ -511,8 +520,8 @@ class Screen:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
-    async def until(self, text: str) -> None:
-        """Until the screen shows a text; what came before it is forgotten."""
+    async def until(self, text: str) -> str:
+        """Until the screen shows a text. Returns what came before it, which is forgotten."""
         try:
             async with asyncio.timeout(20):
                 while text.encode() not in self.text:
@@ -520,7 +529,13 @@ class Screen:
                     await self._changed.wait()
         except TimeoutError:
             raise AssertionError(f"{text!r} is not on the screen: {self.text.decode(errors='replace')}") from None
-        self.text = self.text.partition(text.encode())[2]
+        before, _, self.text = self.text.partition(text.encode())
+        return before.decode(errors="replace")
+
+    async def cut(self) -> None:
+        """The client dies, as with its machine."""
+        self.client.kill()
+        await self.ended()
 
     async def ended(self) -> int:
         async with asyncio.timeout(20):

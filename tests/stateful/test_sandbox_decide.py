@@ -204,6 +204,12 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.state.status is not Status.FINISHED or not todo
 
     @invariant()
+    def a_shell_is_in_one_place(self) -> None:
+        shells = [shell for session in self.state.sessions.values() for shell in session.shells]
+        shells += self.state.detached
+        assert len(set(shells)) == len(shells)
+
+    @invariant()
     def people_and_ends_add_up(self) -> None:
         facts = [item.fact for item in self.said.values()]
         entered = [fact.session for fact in facts if isinstance(fact, SshConnected)]

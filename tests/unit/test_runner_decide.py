@@ -183,6 +183,35 @@ def test_a_dropped_connection_starts_the_connect_window_anew() -> None:
     assert len(story.facts(JobPaused)) == 2
 
 
+def test_a_shell_whose_connection_breaks_goes_on_and_its_end_resumes() -> None:
+    story = Story(*steps(), pause=PausePlan(after_step=1)).made().ended().enter()
+    story.tell(SessionClosed(session="s", reason="disconnect"))
+    assert story.state.detached == {"s-sh": "ada"} and story.state.shell_open
+    story.tell(ShellEnded(session="", process="s-sh", by_itself=True))
+    assert story.state.status is Status.STEPPING and not story.state.detached
+    (resumed,) = story.facts(JobResumed)
+    assert isinstance(resumed, JobResumed) and (resumed.choice, resumed.by) == ("continue", "ada")
+
+
+def test_a_shell_that_is_taken_again_belongs_to_the_newer_connection() -> None:
+    story = Story(*steps(), pause=PausePlan(after_step=1)).made().ended().enter("s1")
+    story.tell(SessionOpened(session="s2", user="ada"), ShellStarted(session="s2", process="s1-sh"))
+    story.tell(SessionClosed(session="s1", reason="disconnect"))
+    assert story.state.sessions["s2"].shells == ("s1-sh",) and not story.state.detached
+    story.tell(SessionClosed(session="s2", reason="disconnect"), SessionOpened(session="s3", user="ada"))
+    story.tell(ShellStarted(session="s3", process="s1-sh"))
+    assert not story.state.detached
+    story.tell(ShellEnded(session="s3", process="s1-sh", by_itself=True))
+    assert story.state.status is Status.STEPPING
+
+
+def test_the_end_of_one_shell_does_not_resume_while_another_was_left_behind() -> None:
+    story = Story(*steps(), pause=PausePlan(after_step=1)).made().ended().enter("s1")
+    story.tell(SessionClosed(session="s1", reason="disconnect")).enter("s2").leave("s2")
+    assert story.state.status is Status.PAUSED and story.state.deadline
+    assert story.state.detached == {"s1-sh": "ada"}
+
+
 def test_before_a_step() -> None:
     story = Story(*steps(), pause=PausePlan(before_step=2)).made().ended()
     assert story.state.status is Status.PAUSED and story.state.step(2).tries == 0

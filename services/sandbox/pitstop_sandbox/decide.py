@@ -13,12 +13,9 @@ from pitstop_common.messages import (
     HOLD_OVER,
     SandboxFailed,
     SandboxReady,
-    SshActive,
-    SshClosed,
-    SshConnected,
     StepFinished,
 )
-from pitstop_sandbox import flow, notices
+from pitstop_sandbox import flow, notices, people
 from pitstop_sandbox.events import (
     Active,
     Asked,
@@ -43,7 +40,7 @@ from pitstop_sandbox.events import (
     Stored,
     Tick,
 )
-from pitstop_sandbox.model import Going, JobState, SessionState
+from pitstop_sandbox.model import Going, JobState
 from pitstop_sandbox.transitions import Status, check_legal, check_reached
 from pitstop_sandbox.turn import Turn, report
 
@@ -116,7 +113,7 @@ def _removed(t: Turn, event: Removed) -> None:
         return
     t.set(removed=True, replies=())  # who asked is gone with the sandbox
     for session in t.state.sessions:
-        _leave(t, session, "stopped")
+        people.leave(t, session, "stopped")
     flow.say_finished(t)
 
 
@@ -179,60 +176,6 @@ def _tick(t: Turn, event: Tick) -> None:
     flow.kill(t, "step")
 
 
-# -- sessions ------------------------------------------------------------------------------------------------------
-
-
-def _opened(t: Turn, event: SessionOpened) -> None:
-    state = t.state
-    if event.session in state.visitors or state.status in (Status.FINISHING, Status.FINISHED):
-        return
-    t.set(sessions={**state.sessions, event.session: SessionState(user=event.user, since=t.now)},
-          visitors={**state.visitors, event.session: event.user}, deadline=0)  # fmt: skip
-    t.publish(SshConnected, session=event.session, user=event.user, fingerprint=event.fingerprint,
-              client=event.client)  # fmt: skip
-
-
-def _closed(t: Turn, event: SessionClosed) -> None:
-    if event.session not in t.state.sessions:
-        return
-    _leave(t, event.session, event.reason)
-    nobody = not t.state.sessions and t.state.status in (Status.PAUSED, Status.RETRYING, Status.WAITING)
-    if nobody and event.reason not in ("expired", "stopped"):
-        flow.say_paused(t)
-
-
-def _leave(t: Turn, session: str, reason: str) -> None:
-    left = dict(t.state.sessions)
-    gone = left.pop(session)
-    t.set(sessions=left)
-    t.publish(SshClosed, session=session, user=gone.user, reason=reason, left=len(left),
-              duration=round(max(0.0, t.now - gone.since), 3))  # fmt: skip
-
-
-def _shell_started(t: Turn, event: ShellStarted) -> None:
-    open_ = t.state.sessions.get(event.session)
-    if open_ is not None and event.process not in open_.shells:
-        shells = (*open_.shells, event.process)
-        t.set(sessions={**t.state.sessions, event.session: SessionState(user=open_.user, since=open_.since,
-                                                                        shells=shells)})  # fmt: skip
-
-
-def _shell_ended(t: Turn, event: ShellEnded) -> None:
-    open_ = t.state.sessions.get(event.session)
-    if open_ is None or event.process not in open_.shells:
-        return
-    shells = tuple(shell for shell in open_.shells if shell != event.process)
-    t.set(sessions={**t.state.sessions, event.session: SessionState(user=open_.user, since=open_.since,
-                                                                    shells=shells)})  # fmt: skip
-    if event.by_itself and not t.state.shell_open:
-        flow.go(t, Going("continue", open_.user))
-
-
-def _active(t: Turn, event: Active) -> None:
-    if t.state.sessions:
-        t.publish(SshActive, at=event.at)
-
-
 # -- requests ------------------------------------------------------------------------------------------------------
 
 
@@ -284,7 +227,7 @@ def _replied(t: Turn, event: Replied) -> None:
 
 _RULES: dict[type, Callable[[Turn, Any], None]] = {
     SandboxMade: _made, SandboxBroke: _broke, Removed: _removed, StepEnded: _step_ended, Exported: _exported,
-    Tick: _tick, SessionOpened: _opened, SessionClosed: _closed, ShellStarted: _shell_started,
-    ShellEnded: _shell_ended, Active: _active, Asked: _asked, Stopped: _stopped, Resumed: _resumed,
+    Tick: _tick, SessionOpened: people.opened, SessionClosed: people.closed, ShellStarted: people.shell_started,
+    ShellEnded: people.shell_ended, Active: people.active, Asked: _asked, Stopped: _stopped, Resumed: _resumed,
     Stored: _stored, Replied: _replied,
 }  # fmt: skip

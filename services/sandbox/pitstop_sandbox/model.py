@@ -88,6 +88,8 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
     held: bool = False
     """It has waited, or waits, for the user of its hold."""
     sessions: dict[str, SessionState] = {}
+    detached: dict[str, str] = {}
+    """Interactive shells whose connection was lost: process -> user. They go on."""
     visitors: dict[str, str] = {}
     """Everybody who ever was in: session -> user."""
     asker: str = ""
@@ -128,8 +130,8 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def shell_open(self) -> bool:
-        """Is an interactive shell open."""
-        return any(session.shells for session in self.sessions.values())
+        """Is there an interactive shell, with somebody or left behind."""
+        return bool(self.detached) or any(session.shells for session in self.sessions.values())
 
     @property
     def offers(self) -> bool:

@@ -91,6 +91,12 @@ def resumed(choice: str, by: str) -> str:
     return f"Resumed: {choice}" + (f", by {by}" if by else "")
 
 
+def shells_left(state: JobState) -> str:
+    """The line of the log when the last person leaves, and shells that were left behind go on."""
+    users = ", ".join(dict.fromkeys(state.detached.values()))
+    return f"The job stays paused: {users} left a shell open; it waits for its person (`pitstop ssh`), or `continue`"
+
+
 def entry(state: JobState) -> str:
     """What an interactive shell shows first."""
     lines = [

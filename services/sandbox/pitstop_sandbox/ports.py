@@ -9,6 +9,7 @@ import msgspec
 
 from pitstop_common.messages import HostFact, LogChunk
 from pitstop_sandbox.backends.port import Listener, Process, Tcp, Unix
+from pitstop_sandbox.channels.shells import Line, Shell
 
 
 class FactSink(Protocol):
@@ -90,8 +91,14 @@ class SessionHost(Protocol):
     def used(self, session: Session, use: Use) -> None:
         """Whatever is opened inside is told here, before it is."""
 
-    def shell_started(self, session: Session, process: Process) -> None:
-        """An interactive shell runs (a session channel with a pty and no command)."""
+    def shell_started(self, session: Session, process: Process, line: Line) -> Shell | None:
+        """An interactive shell runs (a session channel with a pty and no command). None: it ends with its line."""
+
+    async def take_shell(self, session: Session, line: Line) -> Shell | None:
+        """The shell that this person left behind, and is with again now. None: there is none."""
+
+    def shell_left(self, shell: Shell) -> None:
+        """Its connection is gone, and it goes on."""
 
     async def shell_ended(self, session: Session, process: Process, *, by_itself: bool) -> None:
         """It ended. `by_itself`: the shell exited while its connection lived; the last such end resumes the job."""

@@ -128,6 +128,7 @@ class JobRunner(Sessions):
             await self._live_through()
         finally:
             self._stop_saying()
+            self._shells.close()
             self._control.aclose()
             self._progress.close()
 
@@ -197,6 +198,8 @@ class JobRunner(Sessions):
                 )
         for session in self._job.sessions:
             self._apply(SessionClosed(session=session, reason="disconnect"))
+        if self._sandbox is not None and self._job.detached:
+            await self._adopt_shells(self._sandbox)
 
     async def _create(self) -> None:
         try:

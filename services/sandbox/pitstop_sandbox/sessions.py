@@ -14,6 +14,7 @@ from typing import Final
 from pitstop_sandbox import control
 from pitstop_sandbox.activity import Activity
 from pitstop_sandbox.backends.port import BackendError, Listener, Process, Sandbox, Spawn, Tcp, Unix
+from pitstop_sandbox.channels.shells import Line, Shell, Shells
 from pitstop_sandbox.events import (
     Active,
     Asked,
@@ -59,6 +60,7 @@ class Sessions(Machine):
         self._channels = 0
         self._prefix = f"{_CHANNEL}{secrets.token_hex(4)}"
         self._commands: list[Process] = []
+        self._shells = Shells(self._shell_gone)
         self._answered_at = 0.0
 
     @abstractmethod
@@ -81,6 +83,8 @@ class Sessions(Machine):
     async def closed(self, session: Session, reason: str) -> None:
         """A connection ended; `ssh.closed` follows. Nothing happens when the runner has ended already."""
         if self._live:
+            if reason == "expired":  # nobody is to come back: what they left open goes with them
+                self._begin(self._shells.hang_up())
             self._apply(SessionClosed(session=session.id, reason=reason))
 
     async def entry(self, session: Session, *, interactive: bool) -> Entry:
@@ -103,8 +107,7 @@ class Sessions(Machine):
                     env: Mapping[str, str]) -> Process:  # fmt: skip
         """Start a channel's process. `argv` of the shell alone is made an interactive shell that reads no profile.
         Where the step's folder does not exist (that may be why it failed) it starts in the workspace, or in /."""
-        if self._sandbox is None:
-            raise BackendError("no_sandbox", "the sandbox is not ready yet")
+        sandbox = self._made()
         self._activity.opened(self._clock())
         self._say_active()
         program = environment.session_argv(argv, entry.shell, interactive=pty is not None)
@@ -122,9 +125,10 @@ class Sessions(Machine):
                 rows=terminal.rows,
                 modes=terminal.modes,
                 umask=entry.umask,
+                keep=pty is not None and list(argv) == [entry.shell],
             )
             try:
-                process = await self._sandbox.spawn(request)
+                process = await sandbox.spawn(request)
             except BackendError as error:
                 if error.code != "spawn_failed" or cwd == folders[-1]:
                     raise
@@ -136,27 +140,53 @@ class Sessions(Machine):
 
     async def dial(self, to: Tcp | Unix) -> int:
         """A connection inside, for a forward."""
-        if self._sandbox is None:
-            raise BackendError("no_sandbox", "the sandbox is not ready yet")
-        return await self._sandbox.dial(to)
+        return await self._made().dial(to)
 
     async def listen(self, at: Tcp | Unix, *, folder: bool = False) -> Listener:
         """A listener inside, for a forward or an agent."""
+        return await self._made().listen(at, folder=folder)
+
+    def _made(self) -> Sandbox:
         if self._sandbox is None:
             raise BackendError("no_sandbox", "the sandbox is not ready yet")
-        return await self._sandbox.listen(at, folder=folder)
+        return self._sandbox
 
     def used(self, session: Session, use: Use) -> None:
         """Somebody opens something inside."""
         log.info("used job=%s session=%s user=%s kind=%s", self.job, session.id, session.user, use.kind)
 
-    def shell_started(self, session: Session, process: Process) -> None:
+    def shell_started(self, session: Session, process: Process, line: Line) -> Shell | None:
         """An interactive shell runs."""
         if self._live:
             self._apply(ShellStarted(session=session.id, process=process.id))
+        return self._shells.open(process, session.user, line)
+
+    async def take_shell(self, session: Session, line: Line) -> Shell | None:
+        """The shell this person left behind; they are with it again."""
+        shell = await self._shells.take(session.user, line)
+        if shell is not None and self._live:
+            self._activity.opened(self._clock())
+            self._apply(ShellStarted(session=session.id, process=shell.process.id))
+            self._say_active()
+        return shell
+
+    def shell_left(self, shell: Shell) -> None:
+        """It goes on without its connection."""
+        self._shells.leave(shell)
+
+    async def _adopt_shells(self, sandbox: Sandbox) -> None:
+        """Those of an earlier process of this host. One that has ended meanwhile has done so by itself."""
+        for process in await self._shells.adopt(sandbox, self._job.detached):
+            self._apply(ShellEnded(session="", process=process, by_itself=True))
+
+    def _shell_gone(self, process: str) -> None:
+        if self._live:
+            self._take_exports()
+            self._apply(ShellEnded(session="", process=process, by_itself=True))
 
     async def shell_ended(self, session: Session, process: Process, *, by_itself: bool) -> None:
         """It ended; the last one that does so by itself resumes the job."""
+        self._shells.forget(process.id)
         if self._live:
             if by_itself:
                 self._take_exports()

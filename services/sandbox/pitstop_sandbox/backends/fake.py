@@ -29,6 +29,7 @@ class FakeProcess:
         folder = sandbox.spec.folder
         self.request = request
         self.id = request.id
+        self.scrollback: Path | None = None
         self.spool = folder / "holder" / f"{request.id}.out" if request.mode == "spool" else None
         self.exit: Exit | None = None
         self._sandbox = sandbox
@@ -125,6 +126,7 @@ class FakeHandle:
         self.id = process.id
         self.fds = fds
         self.spool = process.spool
+        self.scrollback = process.scrollback
         self.wait = process.wait
         self.grown = process.grown
         self.signal = process.signal

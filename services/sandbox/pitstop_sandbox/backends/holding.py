@@ -26,10 +26,13 @@ from pitstop_sandbox.holder.sweep import sweep_one
 class HeldProcess:
     """See `Process`."""
 
-    def __init__(self, sandbox: HeldSandbox, name: str, spool: Path | None, fds: tuple[int, ...]) -> None:
+    def __init__(
+        self, sandbox: HeldSandbox, name: str, spool: Path | None, scrollback: Path | None, fds: tuple[int, ...]
+    ) -> None:
         self._sandbox = sandbox
         self._id = name
         self._spool = spool
+        self._scrollback = scrollback
         self._fds = fds
 
     @property
@@ -46,6 +49,11 @@ class HeldProcess:
     def spool(self) -> Path | None:
         """See `Process`."""
         return self._spool
+
+    @property
+    def scrollback(self) -> Path | None:
+        """See `Process`."""
+        return self._scrollback
 
     async def wait(self) -> Exit:
         """See `Process`."""
@@ -153,8 +161,10 @@ class HeldSandbox:
     def _process(self, about: dict[str, Any], fds: tuple[int, ...]) -> HeldProcess:
         name = about["id"]
         self._note(about)
-        spool = self._spec.folder / "holder" / f"{name}.out" if about["mode"] == "spool" else None
-        return HeldProcess(self, name, spool, fds)
+        folder = self._spec.folder / "holder"
+        spool = folder / f"{name}.out" if about["mode"] == "spool" else None
+        scrollback = folder / f"{name}.scrollback" if about["keep"] else None
+        return HeldProcess(self, name, spool, scrollback, fds)
 
     async def shells(self) -> tuple[str, ...]:
         """See `Sandbox`."""

@@ -61,6 +61,9 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 24
     modes: Sequence[tuple[int, int]] = ()
     umask: int = 0o022
+    keep: bool = False
+    """Of a pty: what it showed last is kept in `holder/<id>.scrollback`. While no host process is there, the holder
+    reads it, so that the program goes on."""
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -119,6 +122,10 @@ class Process(Protocol):
     @property
     def spool(self) -> Path | None:
         """Where the output of a `spool` process is, growing. None for the other modes."""
+
+    @property
+    def scrollback(self) -> Path | None:
+        """Where the last bytes of a kept terminal are (`holder.scrollback`). None for the other modes."""
 
     async def wait(self) -> Exit:
         """The exit. When it returns, all output of the main process is in the spool. May be awaited by many.

@@ -5,8 +5,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from pitstop_sandbox.channels.rules import Service
+from pitstop_sandbox.ports import Use
 from pitstop_sandbox.steps.environment import RESERVED
 
+NEW: Final = "new"
+"""Alone as a command on a terminal: a new shell, also where one was left."""
+SERVICES: Final[dict[str, Service]] = {"shell": "terminal", "exec": "exec", "sftp": "sftp"}
+"""By the kind of a use, what of a project's rules it falls under."""
 SFTP: Final = "sftp"
 """The only subsystem."""
 
@@ -59,6 +65,13 @@ def hint(command: str | None, code: int) -> str:
     """What to say of a command whose program the image has not, beside what its shell said; empty: nothing."""
     program = command.split(maxsplit=1)[0] if command and command.strip() else ""
     return _HINTS.get(program, "") if code == NOT_FOUND else ""
+
+
+def use(command: str | None, *, sftp: bool) -> Use:
+    """What a session channel is used for."""
+    if sftp:
+        return Use("sftp")
+    return Use("shell") if command is None else Use("exec", command)
 
 
 def steers(command: str | None) -> bool:

@@ -10,14 +10,17 @@ from typing import Final
 import asyncssh
 
 from pitstop_sandbox.backends.port import Process
+from pitstop_sandbox.channels.replay import replay
 from pitstop_sandbox.channels.screen import Screen, warning
+from pitstop_sandbox.channels.shells import Shell
 from pitstop_sandbox.channels.waiting import passed
 
 Channel = asyncssh.SSHServerChannel[bytes]
 
+_END: Final = "\n"
 NO_PROCESS: Final = 126
 """Exit status when the process could not be started, or its sandbox was lost."""
-_READ_FOR: Final = 5.0
+READ_FOR: Final = 5.0
 """How long a warning stays in a full-screen program, seconds."""
 
 
@@ -43,9 +46,20 @@ def warn(channel: Channel, text: str, size: tuple[int, int], screen: Screen) -> 
             channel.write(warning(text, size[1], alternate=screen.alternate))
 
 
-async def redraw(process: Process, size: Callable[[], tuple[int, int]], lost: Event) -> None:
-    """Once the warning has been read: a program draws its screen again when its window changes."""
-    if await passed(lost, _READ_FOR):
+def greeting(*notices: str) -> bytes:
+    """What a new shell shows first."""
+    return "".join(f"{text.rstrip(_END)}{_END}" for text in notices if text).replace(_END, "\r\n").encode()
+
+
+def back(shell: Shell) -> bytes:
+    """What a shell shows to the person who comes back to it."""
+    note = greeting("[pitstop] back in the shell you left; another one: ssh -t … new")
+    return note + replay(shell.scrollback(), alternate=shell.screen.alternate)
+
+
+async def redraw(process: Process, size: Callable[[], tuple[int, int]], lost: Event, after: float = 0) -> None:
+    """A program draws its screen again when its window changes. `after`: what it covers was read, seconds."""
+    if await passed(lost, after):
         return
     columns, rows = size()
     await process.resize(columns, max(1, rows - 1))

@@ -8,21 +8,30 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import asyncssh
 
 from pitstop_sandbox.backends.port import BackendError, Exit, Process
 from pitstop_sandbox.channels.pump import Input, Output
 from pitstop_sandbox.channels.screen import Screen
+from pitstop_sandbox.channels.shells import KILL_AFTER, Shell
 from pitstop_sandbox.channels.waiting import either
 
 log = logging.getLogger(__name__)
 
-KILL_AFTER: Final = 5.0
-"""From SIGHUP to SIGKILL for what a lost client leaves behind, seconds."""
 TERMINAL_GRACE: Final = 2.0
 """How long a terminal may stay open after its process has ended, while its client reads, seconds."""
+
+
+class Begun(NamedTuple):
+    """A process that a channel is to be joined to: its descriptors, the kept shell that it is, and what is shown
+    first."""
+
+    process: Process
+    fds: tuple[int, ...]
+    shell: Shell | None = None
+    greeting: bytes = b""
 
 
 class Running:
@@ -33,25 +42,29 @@ class Running:
         process: Process,
         channel: asyncssh.SSHServerChannel[bytes],
         shown: Callable[[int], None],
+        fds: tuple[int, ...],
         *,
         terminal: bool,
+        shell: Shell | None = None,
     ) -> None:
+        """`fds`: of the process, this one's from now on. `shell`: it is kept, and goes on without its client."""
         self.process = process
+        self._shell = shell
         self._channel = channel
         self._shown = shown
         self._terminal = terminal
-        self.screen = Screen()
+        self.screen = shell.screen if shell else Screen()
         self._holds: set[str] = set()
         self._size: tuple[int, int] | None = None
         self._resizing: asyncio.Task[None] | None = None
         self._waiting = asyncio.ensure_future(process.wait())
         pause, resume = channel.pause_reading, channel.resume_reading
         if terminal:
-            (master,) = process.fds
+            (master,) = fds
             self.input = Input(os.dup(master), pause, resume)
             self._outputs = [Output(master, self._deliver(None))]
         else:
-            stdin, stdout, stderr = process.fds
+            stdin, stdout, stderr = fds
             self.input = Input(stdin, pause, resume)
             self._outputs = [
                 Output(stdout, self._deliver(None)),
@@ -78,10 +91,10 @@ class Running:
 
     async def ended(self, lost: asyncio.Event) -> bool:
         """Until the process has ended: by itself (true), or because its client was lost (false), when it is hung up
-        and, if need be, killed."""
+        and, if need be, killed; unless it is kept."""
         await either(self._waiting, lost)
         by_itself = self._waiting.done() and self._waiting.exception() is None and not lost.is_set()
-        if not self._waiting.done():
+        if not self._waiting.done() and self._shell is None:
             await self._hang_up()
         return by_itself
 
@@ -118,7 +131,9 @@ class Running:
         def deliver(data: bytes) -> None:
             with contextlib.suppress(OSError):
                 self._channel.write(data, datatype)
-            if self._terminal:
+            if self._shell:
+                self._shell.shown(data)
+            elif self._terminal:
                 self.screen.shown(data)
             self._shown(len(data))
 

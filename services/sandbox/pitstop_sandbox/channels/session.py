@@ -5,36 +5,39 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
 import asyncssh
 
 from pitstop_sandbox.backends.port import BackendError, Process
 from pitstop_sandbox.channels import command, environment
-from pitstop_sandbox.channels.display import fail, redraw, show, tell, warn
+from pitstop_sandbox.channels.display import READ_FOR, back, fail, greeting, redraw, show, tell, warn
 from pitstop_sandbox.channels.forwards import Forwards
-from pitstop_sandbox.channels.rules import Service
-from pitstop_sandbox.channels.running import Running
-from pitstop_sandbox.ports import Entry, Pty, Session, SessionHost, Use
+from pitstop_sandbox.channels.running import Begun, Running
+from pitstop_sandbox.channels.shells import Line
+from pitstop_sandbox.channels.waiting import track
+from pitstop_sandbox.ports import Entry, Pty, Session, SessionHost
 
 log = logging.getLogger(__name__)
 
 _EARLY_SIGNALS: Final = 16
 """Kept for a process that does not run yet."""
-_SERVICES: Final[dict[str, Service]] = {"shell": "terminal", "exec": "exec", "sftp": "sftp"}
 
 
 class ChannelSession(asyncssh.SSHServerSession[bytes]):
     """Serves one channel. `tasks` holds what still runs for it, so that its connection can wait."""
 
-    def __init__(self, host: SessionHost, person: Session, forwards: Forwards, tasks: set[asyncio.Task[None]]) -> None:
+    def __init__(
+        self, host: SessionHost, person: Session, forwards: Forwards, line: Line, tasks: set[asyncio.Task[None]]
+    ) -> None:
         self._host = host
         self._person = person
         self._forwards = forwards
+        self._line = line
         self._tasks = tasks
         self._channel: asyncssh.SSHServerChannel[bytes]
         self._command: str | None = None
+        self._new = False
         self._sftp = False
         self._size = environment.size(0, 0)
         self._early: list[bytes] = []
@@ -64,7 +67,8 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
 
     def exec_requested(self, text: str) -> bool:
         """A command, for the step's shell."""
-        self._command = text
+        self._new = text.strip() == command.NEW and self._terminal
+        self._command = None if self._new else text
         return "\0" not in text
 
     def subsystem_requested(self, subsystem: str) -> bool:
@@ -76,7 +80,7 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         """The request was granted. What the project does not allow is granted too, so that the reason can be shown:
         a refused request carries no text."""
         self.working = True
-        self._track(self._serve())
+        track(self._tasks, self._serve())
 
     def data_received(self, data: bytes, _datatype: int | None) -> None:
         """The client typed or sent something."""
@@ -108,7 +112,7 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         if not isinstance(number, signal.Signals):
             return
         if self._running is not None:
-            self._track(self._running.process.signal(number, tree=True))
+            track(self._tasks, self._running.process.signal(number, tree=True))
         elif len(self._signals) < _EARLY_SIGNALS:
             self._signals.append(number)
 
@@ -166,7 +170,7 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
             return
         warn(self._channel, text, self._size, running.screen)
         if self._terminal and running.screen.alternate:
-            self._track(redraw(running.process, lambda: self._size, self._lost))
+            track(self._tasks, redraw(running.process, lambda: self._size, self._lost, READ_FOR))
 
     # -- the work --------------------------------------------------------------------------------------------------
 
@@ -179,15 +183,13 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         return self._terminal and self._command is None
 
     async def _serve(self) -> None:
-        use = self._use()
+        use = command.use(self._command, sftp=self._sftp)
         try:
-            if not command.steers(self._command) and (fault := self._forwards.rules.fault(_SERVICES[use.kind])):
+            if not command.steers(self._command) and (fault := self._forwards.rules.fault(command.SERVICES[use.kind])):
                 fail(self._channel, fault)
                 return
             self._host.used(self._person, use)
-            entry = await self._host.entry(self._person, interactive=self._interactive)
-            process = await self._spawn(entry)
-            await self._accompany(process, entry)
+            await self._accompany(await self._begin())
         except BackendError as error:
             fail(self._channel, str(error))
         except Exception:
@@ -196,25 +198,39 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         finally:
             self.working = False
 
-    async def _accompany(self, process: Process, entry: Entry) -> None:
-        """From the process's first output, which follows the greeting, to its exit status."""
-        running = self._attach(process)
+    async def _begin(self) -> Begun:
+        """The shell that this person left behind, or a new process."""
+        if self._interactive and not self._new:
+            shell = await self._host.take_shell(self._person, self._line)
+            if shell is not None:
+                return Begun(shell.process, (shell.join(self._line),), shell, back(shell))
+        entry = await self._host.entry(self._person, interactive=self._interactive)
+        process = await self._spawn(entry)
+        if not self._interactive:
+            return Begun(process, process.fds)
+        shell = self._host.shell_started(self._person, process, self._line)
+        return Begun(process, process.fds, shell, greeting(entry.notice, *self._forwards.notes))
+
+    async def _accompany(self, begun: Begun) -> None:
+        """From the process's first output, which follows the greeting, to its exit status; or until its client is
+        lost, and it goes on without."""
+        process, shell = begun.process, begun.shell
+        running = self._attach(begun)
+        by_itself = False
         try:
-            self._greet(entry)
-            if self._interactive:
-                self._host.shell_started(self._person, process)
+            if begun.greeting and not self._lost.is_set():
+                self._channel.write(begun.greeting)
+            elif not self._interactive and not self._sftp:
+                tell(self._channel, self._forwards.notes)
             by_itself = await running.ended(self._lost)
-            if self._interactive:
+            if self._interactive and (by_itself or shell is None):
                 await self._host.shell_ended(self._person, process, by_itself=by_itself)
             if not self._lost.is_set():
                 await self._finish(running)
         finally:
             running.let_go()
-
-    def _use(self) -> Use:
-        if self._sftp:
-            return Use("sftp")
-        return Use("shell") if self._command is None else Use("exec", self._command)
+            if shell is not None and not by_itself:
+                self._host.shell_left(shell)
 
     async def _spawn(self, entry: Entry) -> Process:
         terminal, modes = self._channel.get_terminal_type(), self._channel.get_terminal_modes()
@@ -229,17 +245,21 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
             env=env,
         )
 
-    def _attach(self, process: Process) -> Running:
-        running = self._running = Running(process, self._channel, self._shown, terminal=self._terminal)
+    def _attach(self, begun: Begun) -> Running:
+        running = self._running = Running(
+            begun.process, self._channel, self._shown, begun.fds, terminal=self._terminal, shell=begun.shell
+        )
         for why in self._holds:
             running.hold(why)
         if self._lost.is_set():
             running.close()
             return running
-        if self._terminal:
+        if self._terminal and running.screen.alternate:
+            track(self._tasks, redraw(begun.process, lambda: self._size, self._lost))
+        elif self._terminal:
             running.resize(self._size)
         for number in self._signals:
-            self._track(process.signal(number, tree=True))
+            track(self._tasks, begun.process.signal(number, tree=True))
         early, self._early = self._early, []
         for data in early:
             running.input.write(data)
@@ -279,21 +299,3 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         self._channel.set_write_buffer_limits(0, 0)
         if self._channel.get_write_buffer_size() and not self._lost.is_set():
             await self._drained.wait()
-
-    def _greet(self, entry: Entry) -> None:
-        if self._interactive:
-            for text in filter(None, (entry.notice, *self._forwards.notes)):
-                show(self._channel, text.rstrip("\n") + "\n")
-        elif not self._sftp:
-            tell(self._channel, self._forwards.notes)
-
-    def _track(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_report)
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a channel broke", exc_info=error)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
+from asyncssh.packet import Boolean, Byte, String
 
 from pitstop_common.errors import PitstopError
 from pitstop_common.link import Close, Kind, Open
@@ -28,6 +30,13 @@ MAX_EARLY: Final = 256 * 1024
 LEAVE_WITHIN: Final = 15.0
 """For a connection's processes to end when it is over, seconds."""
 
+ALIVE_WITHIN: Final = 3.0
+"""For a client to answer, before its shell is taken over, seconds."""
+
+_STILL_THERE: Final = Byte(80) + String("keepalive@openssh.com") + Boolean(True)
+_ANSWERS: Final = frozenset({81, 82})
+"""REQUEST_SUCCESS and REQUEST_FAILURE (RFC 4254 section 4)."""
+_ELSEWHERE: Final = "pitstop: you came in again from elsewhere; your shell goes on there."
 _INTERNAL: Final = "pitstop: internal error of the sandbox host; connect again in a moment."
 
 
@@ -59,6 +68,8 @@ class Visitor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._holds: set[str] = set()
         self._forwards: Forwards | None = None
+        self._heard = asyncio.Event()
+        self._asked = 0
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     # -- from the link ---------------------------------------------------------------------------------------------
@@ -66,6 +77,10 @@ class Visitor:
     def data(self, message: bytes) -> None:
         """One SSH message of the client."""
         if self._over.done():
+            return
+        self._heard.set()
+        if self._asked and message[0] in _ANSWERS:
+            self._asked -= 1
             return
         if self._connection is not None:
             self._connection.feed(message)
@@ -99,6 +114,21 @@ class Visitor:
         """Show a warning in each of its sessions."""
         for session in self._sessions:
             session.warn(text)
+
+    async def alive(self) -> bool:
+        """Says its client anything within ALIVE_WITHIN, when it is asked."""
+        if not self._over.done():
+            self._heard.clear()
+            self._asked += 1
+            self._to_client(_STILL_THERE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ALIVE_WITHIN):
+                    await self._heard.wait()
+        return self._heard.is_set() and not self._over.done()
+
+    def drop(self) -> None:
+        """Its shell is taken over by a newer connection of its person."""
+        self.close("elsewhere", _ELSEWHERE)
 
     def left(self) -> None:
         """The client, or the way to it, is gone: after its work (exit), or in the middle of it (disconnect)."""
@@ -166,7 +196,7 @@ class Visitor:
             forwards.hold(why)
 
         def new_session() -> ChannelSession:
-            session = ChannelSession(job, person, forwards, self._tasks)
+            session = ChannelSession(job, person, forwards, self, self._tasks)
             self._sessions = [old for old in self._sessions if not old.over] + [session]
             for why in self._holds:
                 session.hold(why)

@@ -1,10 +1,14 @@
-"""Waiting for one of two things, without cancelling either."""
+"""Waiting for one of two things, without cancelling either; and work that a channel leaves to itself."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+from collections.abc import Coroutine
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 async def either(future: asyncio.Future[Any], event: asyncio.Event, timeout: float | None = None) -> None:
@@ -23,3 +27,16 @@ async def passed(event: asyncio.Event, seconds: float) -> bool:
         async with asyncio.timeout(seconds):
             await event.wait()
     return event.is_set()
+
+
+def track(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+    """Begin work, and have it among `tasks` until it ends."""
+    task = asyncio.ensure_future(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    task.add_done_callback(_report)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a channel broke", exc_info=error)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from pitstop_sandbox.holder import inside, kernel
 from pitstop_sandbox.holder.frames import Message
+from pitstop_sandbox.holder.scrollback import Scrollback
 from pitstop_sandbox.holder.spool import Spool
 
 TYPE_CHECKING = False
@@ -22,6 +23,7 @@ KEEP_ENDED: Final = 1024
 """Ended processes without a spool that are remembered; with a spool, all are."""
 
 KILL_ROUNDS: Final = 5
+TERMINAL_CHUNK: Final = 64 * 1024
 
 Answer = Callable[[Message, list[int]], None]
 
@@ -36,6 +38,8 @@ class Record:
         self.exit: Message | None = None
         self.spool: Spool | None = None
         self.master = -1
+        self.keep: bool = request["mode"] == "pty" and request["keep"]
+        self.scrollback: Scrollback | None = None
         self.error = ""
         self.waiting: list[Answer] = []
         self.fds = fds
@@ -44,7 +48,31 @@ class Record:
     def describe(self) -> Message:
         """For `list` and for the answer to `spawn`."""
         size = self.spool.size if self.spool else 0
-        return {"id": self.id, "mode": self.mode, "exit": self.exit, "size": size}
+        return {"id": self.id, "mode": self.mode, "exit": self.exit, "size": size, "keep": self.keep}
+
+    def take_terminal(self) -> None:
+        """Nobody else reads it from now on."""
+        os.set_blocking(self.master, False)
+        with contextlib.suppress(OSError):  # on a full disk the program goes on, and what it shows is lost
+            self.scrollback = Scrollback(f"{self.id}.scrollback")
+
+    def read_terminal(self) -> int:
+        """Keep what the terminal shows now: how many bytes; -1 when there is no more to come."""
+        try:
+            data = os.read(self.master, TERMINAL_CHUNK)
+        except BlockingIOError:
+            return 0
+        except OSError:  # EIO: no program has the terminal open
+            return -1
+        if self.scrollback is not None:
+            self.scrollback.append(data)
+        return len(data) or -1
+
+    def leave_terminal(self) -> None:
+        """Somebody else reads it from now on."""
+        if self.scrollback is not None:
+            self.scrollback.close()
+            self.scrollback = None
 
     def take_fds(self) -> list[int]:
         """What the host process gets: pipe ends once, a new master of the terminal each time."""
@@ -118,6 +146,9 @@ class Processes:
             record.pid = int(data[1:])
             self._by_pid[record.pid] = record
             record.master = fds[0] if fds else -1
+            if record.keep and fds:  # made by this one's user: it may have to go on with it
+                record.take_terminal()
+                record.leave_terminal()
         elif data[:1] == b"e":
             record.error = data[1:].decode(errors="replace")
         else:
@@ -171,6 +202,8 @@ class Processes:
         if record.spool:
             record.spool.drain()
         if record.master >= 0:
+            while record.scrollback is not None and record.read_terminal() > 0:
+                pass
             os.close(record.master)
             record.master = -1
 

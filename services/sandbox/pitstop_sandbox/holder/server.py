@@ -47,6 +47,8 @@ class Holder:
         self._owner = start.Owner(os.geteuid(), None)
         self._grew_at = 0.0
         self._grown: set[str] = set()
+        self._read: dict[int, Record] = {}
+        """Terminals that nobody reads but this holder, by descriptor."""
         self._over = False
         self._wanted = False
         self._processes: Processes
@@ -58,6 +60,7 @@ class Holder:
         while not self._over:
             self._loop.turn(min(TICK_SECONDS, self._next_grew()))
             self._reap()
+            self._mind_terminals()
             self._tell_grown()
             self._check_time()
         self._peers.last_words()
@@ -230,6 +233,29 @@ class Holder:
                 spool.close()
 
         self._loop.watch(spool.pipe, pump)
+
+    def _mind_terminals(self) -> None:
+        """While no host process is there, programs must be able to write to their terminals."""
+        alone = self._sandbox is not None and self._peers.alone() > 0
+        kept = [each for each in self._processes.records.values() if each.keep and each.master >= 0] if alone else []
+        wanted = {each.master: each for each in kept}
+        for fd, record in list(self._read.items()):
+            if wanted.get(fd) is not record:
+                self._loop.forget(fd)
+                record.leave_terminal()
+                del self._read[fd]
+        for fd, record in wanted.items():
+            if fd not in self._read:
+                self._take_terminal(record)
+
+    def _take_terminal(self, record: Record) -> None:
+        def read() -> None:
+            if record.read_terminal() < 0:
+                self._loop.forget(record.master)
+
+        record.take_terminal()
+        self._read[record.master] = record
+        self._loop.watch(record.master, read)
 
     def _next_grew(self) -> float:
         return self._grew_at + GREW_SECONDS - time.monotonic() if self._grown else TICK_SECONDS
