@@ -92,6 +92,7 @@ async def test_a_shell_that_ends_while_nobody_is_there_resumes(run: Run) -> None
     with run.shell() as first:
         await first.until(PROMPT)
         first.type("until [ -e go ]; do sleep 0.05; done; exit\n")
+        await first.until("; exit\r\n")
         await first.cut()
     await run.hear("ssh.closed", reason="disconnect")
     await run.ssh("touch go")
