@@ -39,12 +39,28 @@ jetstream {
   sync_interval: "10s" # one server alone: always
 }
 """
+CALLOUT = """
+# People log in with credentials of their own (`pitstop login`): about everybody who is not a user below, the server
+# asks the scheduler. `pitstop token key FILE` makes its key (PITSTOP_CALLOUT_KEY=FILE) and prints the issuer.
+authorization {
+  timeout: 3
+  auth_callout {
+    issuer: $PITSTOP_CALLOUT_ISSUER
+    account: PITSTOP
+    auth_users: [USERS]
+  }
+}
+"""
 
 
 def config() -> str:
     """The whole file."""
     users = ",\n".join(_user(user) for user in (*SERVICES, OWNER, PUBLISHER))
-    return f"{HEAD}\naccounts {{\n  PITSTOP {{\n    jetstream: enabled\n    users: [\n{users}\n    ]\n  }}\n}}\n"
+    names = ", ".join((*SERVICES, OWNER, PUBLISHER))
+    callout = CALLOUT.replace("USERS", names)
+    return (
+        f"{HEAD}{callout}\naccounts {{\n  PITSTOP {{\n    jetstream: enabled\n    users: [\n{users}\n    ]\n  }}\n}}\n"
+    )
 
 
 def _user(user: str) -> str:

@@ -125,7 +125,7 @@ def test_ctrl_c_ends_jobs_and_leaves_nothing(home: Home) -> None:
         assert list((home.dir / "run").iterdir()) == []
         assert list((home.dir / "sandbox" / "jobs").iterdir()) == []
     refused = home.run("status", run)
-    assert refused.returncode == 3
+    assert refused.returncode == 4
     assert "pitstop up" in refused.stderr
     with up(home):
         wait_until(lambda: home.json("status", run)["run"]["status"] == "finished", 30)

@@ -16,6 +16,7 @@ from pitstop_cli.local import tls
 from pitstop_common.bus import connected, inbox_prefix
 from pitstop_common.embedded import Account, EmbeddedServer, server_path
 from pitstop_common.errors import Unavailable
+from pitstop_common.nkeys import AccountKey
 from pitstop_common.permissions import OWNER, PUBLISHER, SERVICES, rights
 from pitstop_common.provision import provision
 from pitstop_common.streams import buckets, streams
@@ -185,6 +186,7 @@ def test_the_example_of_a_server_is_taken_by_a_real_one(tmp_path: Path) -> None:
     env = os.environ | {f"PITSTOP_{user.upper()}_PASSWORD": f"pw-{user}" for user in USERS}
     env |= {f"PITSTOP_NATS_{name}": str(tmp_path / file)
             for name, file in (("NAME", "n"), ("STORE", "s"), ("CERT", "relay.pem"), ("KEY", "relay.key"))}  # fmt: skip
+    env["PITSTOP_CALLOUT_ISSUER"] = AccountKey.generate().public
     config = Path(__file__).parents[2] / "deploy" / "nats" / "nats.conf"
     done = subprocess.run([server_path(), "-t", "-c", config], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -70,8 +70,9 @@ def test_no_system_is_said_with_the_next_command(tmp_path: Path, monkeypatch: py
                                                  capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     monkeypatch.setenv("PITSTOP_DIR", str(tmp_path))
     monkeypatch.delenv("PITSTOP_NATS_URL", raising=False)
-    assert main(["ls"]) == exits.SYSTEM
-    assert "`pitstop up`" in capsys.readouterr().err
+    assert main(["ls"]) == exits.AUTH
+    told = capsys.readouterr().err
+    assert "pitstop login URL" in told and "`pitstop up`" in told
 
 
 def test_where_the_system_is_looked_for(tmp_path: Path) -> None:

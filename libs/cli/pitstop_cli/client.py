@@ -17,12 +17,14 @@ import msgspec
 
 from pitstop_cli import exits
 from pitstop_cli.exits import Failure
+from pitstop_cli.logins import NEXT, choose, logins
 from pitstop_cli.paths import os_actor, state_dir
 
 T = TypeVar("T")
 DEFAULT_ORG: Final = "local"
 _CALL_SECONDS: Final = 10.0
 _FIRST_ATTEMPTS: Final = 3
+_RENEW_SECONDS: Final = 120.0
 _CODES: Final = {400: exits.USAGE, 401: exits.AUTH, 403: exits.AUTH, 404: exits.NOT_FOUND}
 
 
@@ -33,6 +35,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     org: str
     actor: str
     local: bool = False
+    login: bool = False
+    """A person's own login, which ends when it is revoked."""
     dir: Path | None = None
     ssh: dict[str, Any] = {}
 
@@ -48,8 +52,12 @@ class ApiFailure(Failure):
 
 
 def find(nats: str | None, org: str | None, environ: Mapping[str, str] = os.environ) -> Target:
-    """--nats or PITSTOP_NATS_URL, else the system of PITSTOP_DIR or of the default folder. Raises Failure."""
+    """--nats or PITSTOP_NATS_URL, with the login for it if there is one; else the system of PITSTOP_DIR; else the only
+    login; else the system of the default folder. Raises Failure."""
     url = nats or environ.get("PITSTOP_NATS_URL", "")
+    login = _login(url, org or environ.get("PITSTOP_ORG", ""), environ)
+    if login is not None:
+        return login
     folder = state_dir(environ)
     try:
         kept = _kept(folder)
@@ -64,10 +72,27 @@ def find(nats: str | None, org: str | None, environ: Mapping[str, str] = os.envi
         return Target(nats=url, org=org, actor=actor)
     if not kept:
         raise Failure(
-            f"no running system found: there is no {folder}/client.json",
-            next="start one with `pitstop up`, or name one: --nats URL, PITSTOP_NATS_URL or PITSTOP_DIR",
+            f"you are not logged in{f' to {org}' if logins(environ) else ''}, and no system runs here: there is no "
+            f"{folder}/client.json",
+            next=f"{NEXT}\n  or start a system of your own: `pitstop up`   (PITSTOP_DIR names its folder)",
+            code=exits.AUTH,
         )
     return Target(nats=kept["nats"], org=org, actor=actor, local=True, dir=folder, ssh=kept.get("ssh", {}))
+
+
+def _login(url: str, org: str, environ: Mapping[str, str]) -> Target | None:
+    if environ.get("PITSTOP_DIR") and not url:
+        return None
+    parts = urlsplit(url.split(",")[0])
+    if parts.username and not parts.username.startswith("login-"):
+        return None  # a credential of another kind
+    found = choose(url, org, environ)
+    if found is None:
+        return None
+    actor = environ.get("PITSTOP_ACTOR", "")
+    if actor not in {"", found.actor}:
+        raise Failure(f"you are logged in as {found.actor}, and PITSTOP_ACTOR says {actor}", code=exits.USAGE)
+    return Target(nats=found.nats, org=found.org, actor=found.actor, login=True)
 
 
 def _kept(folder: Path) -> dict[str, Any]:
@@ -144,14 +169,26 @@ async def connect(target: Target) -> AsyncIterator[Client]:
     except Unavailable:
         if await _refuses(target.nats):
             raise Failure(
-                f"NATS at {safe_url(target.nats)} refuses the credential", next=_AGAIN, code=exits.AUTH
-            ) from None
+                f"NATS at {safe_url(target.nats)} refuses the credential, or no scheduler is there to say who it is",
+                next=f"was it revoked, or is it over? {NEXT}", code=exits.AUTH,
+            ) from None  # fmt: skip
         raise Failure(f"NATS does not answer at {safe_url(target.nats)}", next=_AGAIN) from None
     bus.nc.options["max_reconnect_attempts"] = -1  # a server that was there may come back
+    renewing = asyncio.create_task(_renew(bus)) if target.login else None
     try:
         yield Client(target, bus)
     finally:
+        if renewing is not None:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
         await bus.drain()
+
+
+async def _renew(bus: Any) -> None:
+    """What the server knows of a login ends after 5 minutes, and the connection with it: it is made anew before."""
+    while True:
+        await asyncio.sleep(_RENEW_SECONDS)
+        await bus.nc.force_reconnect()
 
 
 async def _refuses(url: str) -> bool:

@@ -27,6 +27,9 @@ _VERBS: Final = {
     "cancel": "End a run, a job, or idle sessions.",
     "org": "Limits and roles of an org, and what is in use.",
     "apply": "Set limits, roles and rules of an org from a file.",
+    "login": "Log in to a system with a token.",
+    "logout": "End the login.",
+    "token": "Tokens that people log in with.",
     "keys": "The public keys that let you in.",
     "secrets": "Secrets of an org, and who may use them.",
     "dlq": "Messages that could not be used.",
@@ -36,7 +39,7 @@ _VERBS: Final = {
 }
 _GROUPS: Final = {
     "Main": ("up", "run", "rerun", "ssh", "exec", "status", "logs"),
-    "Manage": ("ls", "top", "extend", "hold", "cancel", "keys", "secrets", "dlq"),
+    "Manage": ("login", "logout", "token", "ls", "top", "extend", "hold", "cancel", "keys", "secrets", "dlq"),
     "Operate": ("org", "apply", "doctor", "verify", "serve"),
 }
 

@@ -15,6 +15,7 @@ from pitstop_cli.console import out, out_json, say
 from pitstop_cli.exits import OK, USAGE, Failure
 from pitstop_cli.request import Plan, SshOptions, faults_as_lines, plan
 from pitstop_cli.terminal import private_key
+from pitstop_cli.throwaway import needs_key, throwaway
 from pitstop_common.limits import MAX_WORKFLOW_BYTES
 from pitstop_common.messages import Fault
 
@@ -50,6 +51,11 @@ async def request_run(wish: Wish) -> int:
             there = msgspec.structs.replace(wish, ssh=ssh)
             return await _request(there, checkout, file, text, target, identity)
     target = find(wish.nats, wish.org)
+    if wish.ssh.asked and not wish.ssh.keys and await needs_key(target):
+        async with throwaway() as (private, public):  # for the length of this command; later: pitstop ssh
+            ssh = msgspec.structs.replace(wish.ssh, keys=(public,))
+            there = msgspec.structs.replace(wish, ssh=ssh)
+            return await _request(there, checkout, file, text, target, private)
     return await _request(wish, checkout, file, text, target, identity_of(wish.keys))
 
 

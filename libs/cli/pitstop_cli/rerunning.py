@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 
 from pitstop_cli.attend import Manner, attend
-from pitstop_cli.client import ApiFailure, Client, connect, find
+from pitstop_cli.client import ApiFailure, Client, Target, connect, find
 from pitstop_cli.console import out, out_json, plain, say
 from pitstop_cli.exits import OK, USAGE, Failure
 from pitstop_cli.request import Plan, SshOptions, check_options, one_job_only, ssh_block
 from pitstop_cli.requesting import identity_of
+from pitstop_cli.throwaway import needs_key, throwaway
 from pitstop_common.ids import run_of_job
 
 
@@ -34,7 +35,16 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 async def request_rerun(wish: Wish) -> int:
     """Request the rerun and attend it. Returns the exit code; raises Failure."""
     check_options(wish.ssh)
-    async with connect(find(wish.nats, wish.org)) as client:
+    target = find(wish.nats, wish.org)
+    if wish.ssh.asked and not wish.ssh.keys and await needs_key(target):
+        async with throwaway() as (private, public):  # for the length of this command; later: pitstop ssh
+            there = msgspec.structs.replace(wish, ssh=msgspec.structs.replace(wish.ssh, keys=(public,)))
+            return await _rerun(there, target, private)
+    return await _rerun(wish, target, identity_of(wish.keys))
+
+
+async def _rerun(wish: Wish, target: Target, identity: str) -> int:
+    async with connect(target) as client:
         if wish.ssh.one_job:
             first = await client.call("status", {"run": run_of_job(wish.run)})
             one_job_only(wish.ssh, _keys(first, wish))
@@ -43,7 +53,7 @@ async def request_rerun(wish: Wish) -> int:
         if not wish.wait:
             return OK
         made = Plan(run=answer["run"], body={}, jobs=tuple(answer["jobs"]), pause="")
-        manner = Manner(ssh=wish.ssh, json=wish.json, identity=identity_of(wish.keys))
+        manner = Manner(ssh=wish.ssh, json=wish.json, identity=identity)
         return await attend(client, made, answer["jobs"], manner)
 
 

@@ -21,6 +21,19 @@ from pitstop_common.limits import (
     PRESSURE,
 )
 from pitstop_common.messages import Fault, JobReport, JobView, RerunView, RunView, UserKey, Waiting
+from pitstop_common.passes import (
+    KeyAdd,
+    KeyList,
+    KeyRemove,
+    LoginReply,
+    LoginRequest,
+    LogsReply,
+    LogsRequest,
+    PassList,
+    TokenMade,
+    TokenRequest,
+    TokenRevoke,
+)
 from pitstop_common.requests import Name, Project, RequestId, RunRequest, Seconds, SshRequest
 from pitstop_common.roles import Role, Roles, Rules
 from pitstop_common.spec import Retry
@@ -201,24 +214,6 @@ class OrgView(msgspec.Struct, frozen=True, kw_only=True):
     role: Role = "none"
 
 
-class KeyAdd(msgspec.Struct, frozen=True, kw_only=True):
-    """A public key: one line of a `.pub` file."""
-
-    key: str
-
-
-class KeyRemove(msgspec.Struct, frozen=True, kw_only=True):
-    """`SHA256:…`"""
-
-    fingerprint: str
-
-
-class KeyList(msgspec.Struct, frozen=True, kw_only=True):
-    """The caller's own keys."""
-
-    keys: tuple[UserKey, ...]
-
-
 class LetterRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The number that the list shows."""
 
@@ -273,11 +268,16 @@ VERBS: Final[dict[str, Verb]] = {
     "hold": Verb(HoldRequest, HoldView, "write", "project"),
     "hold-ls": Verb(Nothing, HoldList, "read", "member"),
     "hold-rm": Verb(HoldRemoval, Done, "write", "project", others="admin"),
+    "logs": Verb(LogsRequest, LogsReply, "read", "run"),
+    "login": Verb(LoginRequest, LoginReply, "none", "member"),
+    "token-create": Verb(TokenRequest, TokenMade, "read", "member", others="admin"),
+    "token-ls": Verb(Nothing, PassList, "none", "member"),
+    "token-revoke": Verb(TokenRevoke, Done, "none", "member", others="admin"),
     "org-show": Verb(Nothing, OrgView, "read", "member"),
     "org-apply": Verb(OrgLimits, OrgView, "admin", "org"),
     "keys-add": Verb(KeyAdd, UserKey, "write", "member"),
-    "keys-ls": Verb(Nothing, KeyList, "write", "member"),
-    "keys-rm": Verb(KeyRemove, Done, "write", "member"),
+    "keys-ls": Verb(Nothing, KeyList, "read", "member"),
+    "keys-rm": Verb(KeyRemove, Done, "read", "member"),
     "secrets-set": Verb(SecretSet, ContextView, "write", "member"),
     "secrets-ls": Verb(SecretsList, ContextList, "read", "member"),
     "secrets-rm": Verb(SecretRemove, Done, "write", "member"),

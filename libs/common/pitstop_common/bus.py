@@ -314,8 +314,11 @@ async def connected(url: str, name: str, *, attempts: int = -1) -> AsyncIterator
 
 
 def inbox_prefix(url: str) -> str:
-    """Each service has an inbox of its own, so that none can read another's replies: `_INBOX_<user>`."""
+    """Each service has an inbox of its own, so that none can read another's replies: `_INBOX_<user>`; each login of a
+    person, too."""
     user = urlsplit(url.split(",")[0]).username or ""
+    if user.startswith(("login-", "token-")):
+        return f"_INBOX_pass.{user}"
     named = {"scheduler", "sandbox", "relay", "janitor", "owner", "publisher"}
     return f"_INBOX_{user}" if user in named else "_INBOX"
 

@@ -47,12 +47,14 @@ def die_with_parent() -> None:
 
 
 class EmbeddedServer:
-    """One server on 127.0.0.1 with JetStream in `folder`. `port` 0 takes a free one and keeps it over restarts."""
+    """One server on 127.0.0.1 with JetStream in `folder`. `port` 0 takes a free one and keeps it over restarts.
+    `callout`: the public account key (A…) of whoever is asked about users that are none of the accounts."""
 
-    def __init__(self, folder: Path, *, port: int = 0, accounts: Sequence[Account] = ()) -> None:
+    def __init__(self, folder: Path, *, port: int = 0, accounts: Sequence[Account] = (), callout: str = "") -> None:
         self.folder = folder
         self.port = port
         self._accounts = accounts
+        self._callout = callout
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -137,7 +139,9 @@ class EmbeddedServer:
             f"jetstream {{ store_dir: {quoted}, max_mem: 256MB, max_file: 64GB }}",
         ]
         if users:
-            lines.append(f"authorization {{ users: [\n    {users}\n] }}")
+            names = json.dumps([account.user for account in self._accounts])
+            callout = f"auth_callout {{ issuer: {self._callout}, auth_users: {names} }}\n" if self._callout else ""
+            lines.append(f"authorization {{ {callout}users: [\n    {users}\n] }}")
         return "\n".join(lines) + "\n"
 
 

@@ -94,6 +94,16 @@ HOLD_FOR: Final = 7 * 24 * 3600.0
 MAX_HOLD_SECONDS: Final = 30 * 24 * 3600
 HOLD: Final = re.compile(r"[a-z0-9]{1,16}\Z")
 
+# -- what lets people in (seconds) -------------------------------------------------------------------------------
+TOKEN_TTL: Final = 900.0
+MAX_TOKEN_TTL: Final = 24 * 3600.0
+LOGIN_LASTS: Final = 30 * 24 * 3600.0
+MAX_LOGIN_LASTS: Final = 90 * 24 * 3600.0
+MIN_PASS: Final = 1.0
+KEY_TTL: Final = 600.0
+"""A throwaway key that `pitstop ssh` could not remove is good for so long. It is needed only while a login is made."""
+MAX_LOG_WAIT: Final = 5.0
+
 # -- liveness (seconds) ------------------------------------------------------------------------------------------
 HEARTBEAT_INTERVAL: Final = 5.0
 HOST_LOST_AFTER: Final = 120.0

@@ -17,9 +17,13 @@ from typing import Final
 import msgspec
 
 from pitstop_common import streams
+from pitstop_common.api import VERBS
+from pitstop_common.roles import Role, at_least
 from pitstop_common.subjects import (
     EVENTS,
     RUN_REQUESTED,
+    USER_AUTH,
+    USER_INFO,
     about,
     api,
     dead_letter,
@@ -40,6 +44,8 @@ PUBLISHER: Final = "publisher"
 PASS: Final = "pass"
 """People with a login of their own; each has an inbox of its own under `_INBOX_pass`."""
 
+_UNBOUND: Final = ("token-create",)
+"""Verbs that a pass bound to a role is not good for: it could make one that is not."""
 _PING: Final = "$SRV.>"
 _NOUNS: Final = ("run", "job", "step", "sandbox", "ssh", "session", "org", "hold")
 _OPEN_BOOKS: Final = (
@@ -55,6 +61,10 @@ def is_inbox(reply: str) -> bool:
     """Is this where somebody hears an answer. Whoever answers says it with rights of his own: who asks must not be
     able to choose a subject that he may not publish on himself."""
     return reply.partition(".")[0] in {"_INBOX", *(f"_INBOX_{user}" for user in (*SERVICES, OWNER, PUBLISHER, PASS))}
+
+
+RESERVED: Final = (*SERVICES, OWNER, PUBLISHER, PASS)
+"""Names that no person can have."""
 
 
 class Rights(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,9 +105,17 @@ def _scheduler() -> Rights:
             *_message(streams.DEC, streams.DLQ, streams.SPECS, "KV_keys"),
             *_scan(streams.IN, streams.DEC, streams.SNAP, streams.DLQ, "KV_runs", "KV_keys", "KV_secrets"),
             *_consume(streams.REQ, streams.REQ_ORG),
-            *_REPLIES,
+            *_logins(), *_REPLIES,
         ),
-        subscribe=(api("*", "*", "*"), service("*"), _PING),
+        subscribe=(api("*", "*", "*"), service("*"), logs("*", "*", "*"), USER_AUTH, _PING),
+    )  # fmt: skip
+
+
+def _logins() -> tuple[str, ...]:
+    """To let people in, and to read their logs for them."""
+    return (
+        "$KV.passes.>", USER_INFO, *_get("KV_passes"), *_message("KV_passes"), *_scan("KV_passes"),
+        f"$JS.API.DIRECT.GET.{streams.LOGS}",
     )  # fmt: skip
 
 
@@ -153,6 +171,24 @@ def _publisher(org: str) -> Rights:
         publish=(requested_by(org), api(org, PUBLISHER, "run"), api(org, PUBLISHER, "status")),
         subscribe=tuple(f"{noun}.*.{org}.*" for noun in _NOUNS),
     )
+
+
+def person(org: str, user: str, id: str, role: Role, *, login: bool) -> Rights:
+    """A person with a pass: asks in one's own name, and hears what happens in the org. `role`: the pass is good for
+    verbs that need no more. A token (not `login`) is good for a login alone. No stream can be read: a consumer, or an
+    answer to a reply subject of one's choice, would speak for others."""
+    if not login:
+        return Rights(publish=(api(org, user, "login"),), subscribe=(f"{pass_inbox(id)}.>",))
+    verbs = [verb for verb, rule in VERBS.items() if at_least(role, rule.role) and verb not in _UNBOUND]
+    return Rights(
+        publish=(api(org, user, "*"),) if role == "admin" else tuple(api(org, user, verb) for verb in verbs),
+        subscribe=(f"{pass_inbox(id)}.>", *(f"{noun}.*.{org}.*" for noun in _NOUNS)),
+    )
+
+
+def pass_inbox(id: str) -> str:
+    """Where the holder of a token or login hears answers."""
+    return f"_INBOX_{PASS}.{id}"
 
 
 def _facts(*types: str) -> Iterable[str]:

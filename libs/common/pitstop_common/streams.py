@@ -42,10 +42,10 @@ POISON: Final = "POISON"
 CONSUMED: Final = (REQ, REQ_ORG, WORK, TIMERS)
 """Streams with durable consumers: those that can give up on a message."""
 
-BUCKETS: Final = ("runs", "claims", "keys", "hosts", "secrets", "owners")
+BUCKETS: Final = ("runs", "claims", "keys", "hosts", "secrets", "passes", "owners")
 """runs: read models. claims: who runs an attempt. keys: public keys of users. hosts: heartbeats.
-secrets: contexts, their values encrypted.
-owners: the liveness key of each partition (it alone uses a time to live)."""
+secrets: contexts, their values encrypted. passes: tokens and logins of people.
+owners: the liveness key of each partition. The last two use times to live."""
 
 SPECS_DAYS: Final = 14
 """So long can a run be looked at in full, and done again."""
@@ -103,7 +103,7 @@ def buckets(replicas: int = 1) -> list[StreamConfig]:
         StreamConfig(
             name=f"KV_{name}", subjects=[f"$KV.{name}.>"], storage=StorageType.FILE, num_replicas=replicas,
             max_msgs_per_subject=1, discard=DiscardPolicy.NEW, allow_rollup_hdrs=True, deny_delete=True,
-            allow_direct=True, allow_msg_ttl=name == "owners", duplicate_window=120.0,
+            allow_direct=True, allow_msg_ttl=name in {"owners", "passes"}, duplicate_window=120.0,
         )
         for name in BUCKETS
     ]  # fmt: skip

@@ -145,6 +145,12 @@ def api(org: str, actor: str, verb: str) -> str:
     return f"api.{org}.{actor}.{verb}"
 
 
+USER_AUTH: Final = "$SYS.REQ.USER.AUTH"
+"""The server asks whether to let somebody in, and as what."""
+USER_INFO: Final = "$SYS.REQ.USER.INFO"
+"""Tells a user of the server who it is."""
+
+
 def service(verb: str) -> str:
     """A request between services; people's credentials do not reach it."""
     return f"svc.{verb}"

@@ -6,7 +6,6 @@ a service error (its code as in HTTP) whose body is `{"error": code, "message": 
 
 from __future__ import annotations
 
-import base64
 import logging
 import time
 import uuid
@@ -14,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from nats.js.errors import APIError
+from msgspec import UNSET
 from nats.micro.request import Request as MicroRequest
 from nats.micro.service import Service
 
@@ -23,16 +22,30 @@ from pitstop_common import messages as m
 from pitstop_common.api import VERBS, RerunRequest
 from pitstop_common.bus import Bus
 from pitstop_common.errors import NotFound, PitstopError, Unavailable
-from pitstop_common.permissions import PUBLISHER, is_inbox
+from pitstop_common.passes import KeyAdd
+from pitstop_common.permissions import PUBLISHER
 from pitstop_common.public_keys import parse_public_key
-from pitstop_common.pull import read_all, rfc3339
-from pitstop_common.streams import DLQ
+from pitstop_common.pull import rfc3339
 from pitstop_common.telemetry import trace_of
 from pitstop_scheduler.api_holds import Holds
+from pitstop_scheduler.api_letters import Letters
+from pitstop_scheduler.api_logs import Output
 from pitstop_scheduler.api_orgs import Orgs
+from pitstop_scheduler.api_passes import Tokens
 from pitstop_scheduler.api_secrets import Secrets
 from pitstop_scheduler.api_sessions import Sessions
-from pitstop_scheduler.calls import DECIDED_WITHIN, Caller, Handler, Teller, Wrong, body_of, checked, text_of
+from pitstop_scheduler.calls import (
+    DECIDED_WITHIN,
+    Caller,
+    Handler,
+    Teller,
+    Waiting,
+    answerable,
+    body_of,
+    checked,
+    text_of,
+    to_inboxes,
+)
 from pitstop_scheduler.contexts import Contexts
 from pitstop_scheduler.handing import Handing
 from pitstop_scheduler.intake import Intake, Refusal, new_request_id
@@ -54,11 +67,13 @@ class Api:
     """Every verb. Shared by all schedulers (one queue group)."""
 
     def __init__(self, bus: Bus, logs: Logs, intake: Intake, people: People, reading: Reading, policy: Policy,
-                 contexts: Contexts, metrics: Metrics) -> None:  # fmt: skip
+                 contexts: Contexts, tokens: Tokens, metrics: Metrics) -> None:  # fmt: skip
         self._bus, self._logs, self._intake, self._people, self._reading = bus, logs, intake, people, reading
         self._policy = policy
         self._teller = Teller(bus, logs)
         self._sessions = Sessions(logs, self._teller, reading)
+        self._tokens = tokens
+        self._waiting = Waiting()
         self._orgs = Orgs(self._teller, reading, policy)
         self._secrets = Secrets(contexts, policy)
         self._handing = Handing(logs, reading, contexts, metrics)
@@ -67,31 +82,39 @@ class Api:
 
     async def serve(self, service: Service) -> None:
         """Register the endpoints."""
+        letters = Letters(self._bus)
         verbs = {
             "run": self._run, "rerun": self._rerun, "status": self._status, "ls": self._ls, "cancel": self._cancel,
             "keys-add": self._keys_add, "keys-ls": self._keys_ls, "keys-rm": self._keys_rm,
             "extend": self._sessions.extend, "org-show": self._orgs.show, "org-apply": self._orgs.apply,
             "secrets-set": self._secrets.set, "secrets-ls": self._secrets.ls, "secrets-rm": self._secrets.rm,
-            "secrets-restrict": self._secrets.restrict,
+            "secrets-restrict": self._secrets.restrict, "login": self._tokens.login,
+            "token-create": self._tokens.create, "token-ls": self._tokens.list, "token-revoke": self._tokens.revoke,
             "hold": self._holds.set, "hold-ls": self._holds.list, "hold-rm": self._holds.remove,
-            "dlq-ls": self._dlq_ls, "dlq-show": self._dlq_show, "dlq-replay": self._dlq_replay,
+            "dlq-ls": letters.list, "dlq-show": letters.show, "dlq-replay": letters.replay,
         }  # fmt: skip
         for verb, handler in verbs.items():
             await service.add_endpoint(
                 name=verb, subject=subjects.api("*", "*", verb), handler=self._answer(verb, handler)
             )
-        await service.add_endpoint(name="access", subject=subjects.service("access"), handler=self._access)
-        await service.add_endpoint(name="who", subject=subjects.service("who"), handler=self._who)
-        await service.add_endpoint(name="job", subject=subjects.service("job"), handler=self._job)
-        secrets = subjects.service("secrets")
-        await service.add_endpoint(name="secrets", subject=secrets, handler=self._handing.answer)
+        read = self._waiting.beside(self._answer("logs", Output(self._bus).read))
+        await service.add_endpoint(name="logs", subject=subjects.api("*", "*", "logs"), handler=read)
+        others = {
+            "access": self._access, "who": self._who, "job": self._job, "secrets": self._handing.answer,
+        }  # fmt: skip
+        for verb, answer in others.items():
+            await service.add_endpoint(name=verb, subject=subjects.service(verb), handler=to_inboxes(answer))
+
+    async def close(self) -> None:
+        """Answer nobody any more."""
+        await self._waiting.close()
 
     def _answer(self, verb: str, handler: Handler) -> Callable[[MicroRequest], Awaitable[None]]:
         async def answer(request: MicroRequest) -> None:
             _, org, actor, _ = request.subject.split(".")
             caller = Caller(org, actor)
-            if not is_inbox(request._msg.reply):
-                return  # an answer anywhere else would be published with the scheduler's rights
+            if not answerable(request):
+                return
             try:
                 await self._admit(verb, caller, request)
                 await request.respond(msgspec.json.encode(await handler(caller, request)))
@@ -193,8 +216,10 @@ class Api:
     # -- keys ----------------------------------------------------------------------------------------------------------
 
     async def _keys_add(self, caller: Caller, asked: MicroRequest) -> Any:
+        wanted = checked(asked, KeyAdd)
         key = parse_public_key(text_of(asked, "key"))
-        return await self._people.add(caller.org, caller.actor, key, rfc3339(time.time()))
+        until = 0.0 if wanted.seconds is UNSET else await self._people.now() + wanted.seconds
+        return await self._people.add(caller.org, caller.actor, key, rfc3339(time.time()), until=until)
 
     async def _keys_ls(self, caller: Caller, _: MicroRequest) -> Any:
         return {"keys": await self._people.keys(caller.org, caller.actor)}
@@ -202,42 +227,6 @@ class Api:
     async def _keys_rm(self, caller: Caller, asked: MicroRequest) -> Any:
         await self._people.remove(caller.org, caller.actor, text_of(asked, "fingerprint"))
         return {"ok": True}
-
-    # -- dead letters --------------------------------------------------------------------------------------------------
-
-    async def _dlq_ls(self, caller: Caller, _: MicroRequest) -> Any:
-        found = []
-        for org in (caller.org, subjects.NOBODY):
-            found += [_letter(item.seq, item.subject, item.headers, item.stored, item.data)
-                      for item in await read_all(self._bus, DLQ, f"dlq.*.{org}")]  # fmt: skip
-        return {"letters": sorted(found, key=lambda letter: letter["seq"])}
-
-    async def _dlq_show(self, caller: Caller, asked: MicroRequest) -> Any:
-        letter, data = await self._letter(caller, asked)
-        return {**letter, "body": data.decode(errors="replace")}
-
-    async def _dlq_replay(self, caller: Caller, asked: MicroRequest) -> Any:
-        letter, data = await self._letter(caller, asked)
-        subject = letter["subject"]
-        if not subject.startswith(subjects.RUN_REQUESTED):
-            raise Wrong(f"only requests can be replayed; this was published on {subject}")
-        ack = await self._bus.store(subject, data, {"Nats-Msg-Id": f"replay.{uuid.uuid4().hex}"})
-        return {"ok": True, "seq": ack.seq}
-
-    async def _letter(self, caller: Caller, asked: MicroRequest) -> tuple[dict[str, Any], bytes]:
-        sequence = body_of(asked).get("seq")
-        if not isinstance(sequence, int):
-            raise Wrong("`seq` must be the number that `pitstop dlq ls` shows")
-        try:
-            reply = await self._bus.api(f"STREAM.MSG.GET.{DLQ}", {"seq": sequence})
-        except APIError as error:
-            raise NotFound(f"there is no dead letter {sequence}; `pitstop dlq ls` shows those there are") from error
-        message = reply["message"]
-        if message["subject"].split(".")[2] not in {caller.org, subjects.NOBODY}:
-            raise NotFound(f"there is no dead letter {sequence} in org {caller.org}")
-        data = base64.b64decode(message.get("data", ""))
-        found = _parse_headers(base64.b64decode(message.get("hdrs", "")))
-        return _letter(sequence, message["subject"], found, 0.0, data), data
 
     # -- for the other services --------------------------------------------------------------------------------------
 
@@ -264,16 +253,3 @@ class Api:
             await request.respond_error("404", str(error))
         except PitstopError as error:
             await request.respond_error("503", str(error))
-
-
-def _letter(sequence: int, subject: str, about: dict[str, str], stored: float, data: bytes) -> dict[str, Any]:
-    return {
-        "seq": sequence, "stream": about.get("Pitstop-Stream", ""), "subject": about.get("Pitstop-Subject", subject),
-        "reason": about.get("Pitstop-Reason", ""), "time": rfc3339(stored) if stored else "", "bytes": len(data),
-        "org": subject.split(".")[2],
-    }  # fmt: skip
-
-
-def _parse_headers(raw: bytes) -> dict[str, str]:
-    pairs = (line.partition(b":") for line in raw.split(b"\r\n")[1:] if line)
-    return {name.decode(): value.strip().decode() for name, _, value in pairs}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import msgspec
+from nats.errors import Error as NatsError
 from nats.micro.request import Request as MicroRequest
 
 from pitstop_common import messages as m
@@ -15,9 +18,12 @@ from pitstop_common.bus import Bus
 from pitstop_common.errors import NotFound, PitstopError
 from pitstop_common.faults import Faults, TooManyFaults
 from pitstop_common.messages import Fault
+from pitstop_common.permissions import is_inbox
 from pitstop_common.telemetry import headers
 from pitstop_common.validation import check_struct
 from pitstop_scheduler.logs import Logs
+
+log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=msgspec.Struct)
 DECIDED_WITHIN: Final = 5.0
@@ -33,6 +39,10 @@ class Caller(msgspec.Struct, frozen=True):
 
 Asked = m.RunCancel | m.RunExtend | m.OrgConfigured | m.HoldSet | m.HoldRemove
 """Facts that say what a person wants."""
+_AT_ONCE: Final = 2000
+"""Answers that wait, in one scheduler."""
+
+Answer = Callable[[MicroRequest], Awaitable[None]]
 Handler = Callable[[Caller, MicroRequest], Awaitable[Any]]
 
 
@@ -88,3 +98,49 @@ def text_of(request: MicroRequest, name: str) -> str:
     if name in {"run", "job"} and not value.replace("-", "").isalnum():
         raise NotFound(f"there is no {name} of that id")
     return value
+
+
+def answerable(request: MicroRequest) -> bool:
+    """Does the asker want the answer in an inbox. Anywhere else it would be published with the scheduler's rights."""
+    return is_inbox(request._msg.reply)
+
+
+def to_inboxes(answer: Answer) -> Answer:
+    """An endpoint that passes over who wants an answer elsewhere."""
+
+    async def guarded(request: MicroRequest) -> None:
+        if answerable(request):
+            await answer(request)
+
+    return guarded
+
+
+class Waiting:
+    """Requests whose answers wait for something. They are answered beside each other: an endpoint's own are not."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def beside(self, answer: Answer) -> Answer:
+        """The same endpoint, that keeps nobody else waiting."""
+
+        async def work(request: MicroRequest) -> None:
+            try:
+                await answer(request)
+            except NatsError as error:  # the connection is gone, and the asker asks again
+                log.debug("an answer is not sent: %s", error)
+
+        async def begin(request: MicroRequest) -> None:
+            if len(self._tasks) >= _AT_ONCE:
+                return  # the asker asks again
+            task = asyncio.create_task(work(request))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        return begin
+
+    async def close(self) -> None:
+        """Let go of those that wait."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

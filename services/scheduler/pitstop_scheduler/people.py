@@ -12,6 +12,7 @@ from pitstop_common.errors import NotFound, PitstopError, WrongLastSequence
 from pitstop_common.limits import MAX_SSH_KEYS
 from pitstop_common.messages import AllowedKey, Person, UserKey
 from pitstop_common.public_keys import PublicKey, parse_public_key
+from pitstop_scheduler.clock import server_clock
 
 _decode = msgspec.json.Decoder(list[UserKey]).decode
 
@@ -26,18 +27,21 @@ class People:
     """Keys of users."""
 
     def __init__(self, bus: Bus) -> None:
-        self._bucket = Bucket(bus, "keys")
+        self._bus, self._bucket = bus, Bucket(bus, "keys")
 
     async def keys(self, org: str, user: str) -> list[UserKey]:
         """Of one user; empty when there are none."""
         entry = await self._bucket.get(f"{org}.{user}", surely=True)
-        return _decode(entry.value) if entry is not None and entry.value is not None else []
+        return await self._living(_decode(entry.value) if entry is not None and entry.value is not None else [])
 
-    async def add(self, org: str, user: str, key: PublicKey, now: str) -> UserKey:
-        """Register a key; the same key again is no error. Raises TooManyKeys."""
-        new = UserKey(key=key.line, fingerprint=key.fingerprint, comment=key.comment, added=now)
+    async def add(self, org: str, user: str, key: PublicKey, added: str, *, until: float = 0) -> UserKey:
+        """Register a key, for good or until a time of the server's clock; the same key again is no error. Raises
+        TooManyKeys."""
+        new = UserKey(key=key.line, fingerprint=key.fingerprint, comment=key.comment, added=added, until=until)
+        now = await self.now()
 
         def change(keys: list[UserKey]) -> list[UserKey]:
+            keys = [one for one in keys if not one.until or one.until > now]
             if len(keys) >= MAX_SSH_KEYS:
                 raise TooManyKeys(f"{user} has {len(keys)} keys already; remove one with `pitstop keys rm`")
             return [*(one for one in keys if one.fingerprint != new.fingerprint), new]
@@ -82,6 +86,16 @@ class People:
                 org, _, user = name.partition(".")
                 found.append(Person(org=org, user=user))
         return found
+
+    async def now(self) -> float:
+        """The server's clock. Raises Unavailable."""
+        return await server_clock(self._bus)
+
+    async def _living(self, keys: list[UserKey]) -> list[UserKey]:
+        if not any(key.until for key in keys):
+            return keys
+        now = await self.now()
+        return [key for key in keys if not key.until or key.until > now]
 
     async def _change(self, org: str, user: str, change: Callable[[list[UserKey]], list[UserKey]]) -> None:
         while True:

@@ -8,6 +8,8 @@ import secrets
 from pitstop_common.lifecycle import Runtime
 from pitstop_common.streams import REQ, REQ_ORG
 from pitstop_scheduler.api import Api
+from pitstop_scheduler.api_passes import Tokens
+from pitstop_scheduler.callout import Callout, key_of
 from pitstop_scheduler.changes import Defaults
 from pitstop_scheduler.config import Config
 from pitstop_scheduler.contexts import Contexts
@@ -16,6 +18,7 @@ from pitstop_scheduler.keyring import read_keyring
 from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.metrics import Metrics
 from pitstop_scheduler.partition import Partition
+from pitstop_scheduler.passes import Passes
 from pitstop_scheduler.people import People
 from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.reading import Reading
@@ -30,10 +33,12 @@ async def main(runtime: Runtime, config: Config) -> None:
     metrics = Metrics(runtime.metrics)
     people = People(bus)
     logs = Logs(bus, config.partitions, config.snapshot_every)
-    policy = Policy(logs, config)
+    policy, passes = Policy(logs, config), Passes(bus)
     contexts = Contexts(bus, read_keyring(config.secrets_key_file), policy.admins)
     reading = Reading(bus, logs, people, policy, contexts)
     intake = Intake(bus, people, policy, metrics, reading, contexts)
+    tokens = Tokens(passes, policy, open=bool(config.callout_key))
+    api = Api(bus, logs, intake, people, reading, policy, contexts, tokens, metrics)
     owner = f"scheduler-{secrets.token_hex(4)}"
     seats = Seats(bus, owner, config.partitions)
     partitions = [
@@ -49,11 +54,14 @@ async def main(runtime: Runtime, config: Config) -> None:
             for partition in partitions:
                 await partition.followed.wait()
             tasks.create_task(contexts.renew_all(runtime.stopping))
-            await Api(bus, logs, intake, people, reading, policy, contexts, metrics).serve(runtime.service)
+            await api.serve(runtime.service)
+            if config.callout_key:
+                await Callout(bus, passes, key_of(config.callout_key)).serve()
             await bus.heard()  # the endpoints are heard of before anybody is told to ask
             runtime.ready()
             await _observe(metrics, logs, runtime.stopping)
     finally:
+        await api.close()
         await logs.close()
 
 

@@ -50,15 +50,17 @@ async def _exec(
 ) -> int:  # fmt: skip
     from pitstop_cli.remote import Remote
     from pitstop_cli.terminal import ssh_argv
+    from pitstop_cli.throwaway import identity_for
 
     async with connect(target) as client:
         entry, address = await enterable(client, Wanted(run, job), wait)
-    remote = Remote(ssh_argv(address, identity=identity), line, stdin=stdin, keep=as_json)
-    try:
-        async with asyncio.timeout(timeout):
-            ended = await remote.run()
-    except TimeoutError:
-        ended = remote.given_up()
+    async with identity_for(target, identity) as key:
+        remote = Remote(ssh_argv(address, identity=key), line, stdin=stdin, keep=as_json)
+        try:
+            async with asyncio.timeout(timeout):
+                ended = await remote.run()
+        except TimeoutError:
+            ended = remote.given_up()
     if not ended.reached and not ended.timed_out:
         raise Failure(
             f"the connection to {entry['job']['job']} failed: {ended.why}",

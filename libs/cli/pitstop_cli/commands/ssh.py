@@ -47,6 +47,7 @@ async def _ssh(
     target: Target, wanted: Wanted, arguments: tuple[str, ...], *, info: bool, as_json: bool, identity: str, wait: float
 ) -> int:  # fmt: skip
     from pitstop_cli.terminal import command_line, enter, ssh_argv
+    from pitstop_cli.throwaway import identity_for
 
     async with connect(target) as client:
         entry, address = await enterable(client, wanted, wait)
@@ -57,7 +58,8 @@ async def _ssh(
     if not arguments and not interactive():
         out(command_line(argv))
         return 0
-    return await enter([*argv, *(("--", *arguments) if arguments else ())])
+    async with identity_for(target, identity) as key:
+        return await enter([*ssh_argv(address, identity=key), *(("--", *arguments) if arguments else ())])
 
 
 class Wanted(NamedTuple):

@@ -1,4 +1,5 @@
-"""One NATS user per service, one for the owner, one for publishers. Made once, kept, reused."""
+"""One NATS user per service, one for the owner, one for publishers, and the key that signs the rights of people who
+log in. Made once, kept, reused."""
 
 from __future__ import annotations
 

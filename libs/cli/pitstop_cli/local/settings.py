@@ -52,9 +52,11 @@ def _own(service: str, options: Options, ssh_port: int) -> dict[str, str]:
     tls = options.dir / "tls"
     if service == "scheduler":
         return {
-            "PITSTOP_ORG_SLOTS": str(options.org_slots or options.slots), "PITSTOP_ADMINS": f"*/{options.owner}",
+            "PITSTOP_ORG_SLOTS": str(options.org_slots or options.slots),
+            "PITSTOP_ADMINS": f"*/{options.owner}",
+            "PITSTOP_CALLOUT_KEY": str(options.dir / "callout.key"),
             "PITSTOP_SECRETS_KEY_FILE": str(options.dir / SECRETS_KEY),
-        }  # fmt: skip
+        }
     if service == "relay":
         return {
             "PITSTOP_SSH_LISTEN": f"127.0.0.1:{ssh_port}",

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from pitstop_cli.commands.token import callout_key
 from pitstop_cli.local import credentials, tls
 from pitstop_cli.local.child import Backoff, Child, python
 from pitstop_cli.local.ports import Ports
@@ -56,7 +57,10 @@ class LocalSystem:
         http_ports = {name: self._ports.choose(f"http.{name}", None) for name in SERVICES}
         self._ports.remember(nats=nats_port, ssh=ssh_port)
         self._nats = EmbeddedServer(
-            self._dir / "nats", port=nats_port, accounts=credentials.accounts(self._dir, self._options.org)
+            self._dir / "nats",
+            port=nats_port,
+            accounts=credentials.accounts(self._dir, self._options.org),
+            callout=callout_key(self._dir / "callout.key"),
         )
         await self._nats.start()
         self._nats_watch = asyncio.create_task(self._watch_nats())

@@ -115,12 +115,14 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered public key: bucket `keys`, key `<org>.<user>`, a list of these."""
+    """A registered public key: bucket `keys`, key `<org>.<user>`, a list of these. `until`: forgotten then (seconds
+    since the epoch); 0: never."""
 
     key: str
     fingerprint: str
     comment: str = ""
     added: str = ""
+    until: float = 0
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,119 @@
+"""The bodies of the API about logs, and about what lets people in: keys, tokens and logins."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from pitstop_common.limits import (
+    KEY_TTL,
+    LOGIN_LASTS,
+    MAX_LOG_WAIT,
+    MAX_LOGIN_LASTS,
+    MAX_TOKEN_TTL,
+    MIN_PASS,
+    TOKEN_TTL,
+)
+from pitstop_common.messages import LogChunk, UserKey
+from pitstop_common.requests import Actor
+from pitstop_common.roles import Role
+
+
+class LogsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The output of a run, or of one `job` of it (by id), behind the place `after`. Where there is none yet, the answer
+    waits for some: `wait` seconds at the most."""
+
+    run: str
+    job: Annotated[str, Meta(pattern=r"^([a-z2-7]{12}-[1-9][0-9]{0,2})?$", description="the id of a job")] = ""
+    after: Annotated[int, Meta(ge=0)] = 0
+    wait: Annotated[float, Meta(ge=0, le=MAX_LOG_WAIT)] = 0
+
+
+class LogsReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Chunks in order. `after`: where to go on. `pending`: so many more are stored."""
+
+    chunks: tuple[LogChunk, ...]
+    after: int
+    pending: int
+
+
+class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A token for `user` (left out: for oneself), good for `ttl` seconds and one login, which lasts `lasts` seconds and
+    is good for verbs that need no more than `role`."""
+
+    user: Actor = ""
+    ttl: Annotated[float, Meta(ge=MIN_PASS, le=MAX_TOKEN_TTL, description="seconds, 1 to a day")] = TOKEN_TTL
+    lasts: Annotated[float, Meta(ge=MIN_PASS, le=MAX_LOGIN_LASTS, description="seconds, 1 to 90 days")] = LOGIN_LASTS
+    role: Role = "admin"
+
+
+class TokenMade(msgspec.Struct, frozen=True, kw_only=True):
+    """`token` is said here and nowhere else."""
+
+    id: str
+    token: str
+    user: str
+    role: Role
+    expires: str
+
+
+class TokenRevoke(msgspec.Struct, frozen=True, kw_only=True):
+    """A token or a login by its id."""
+
+    id: str
+
+
+class LoginRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A token for a login. `hash`: SHA-256 in hex of the secret that the caller made up for it."""
+
+    token: str
+    hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="a SHA-256 in hex")]
+
+
+class LoginReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The login: NATS user `id`, with the secret that the caller made up as password."""
+
+    id: str
+    org: str
+    user: str
+    role: Role
+    expires: str
+
+
+class PassView(msgspec.Struct, frozen=True, kw_only=True):
+    """A token, or a login (`kind`), of `user`, made by `by`."""
+
+    id: str
+    kind: Literal["token", "login"]
+    user: str
+    role: Role
+    by: str
+    created: str
+    expires: str
+
+
+class PassList(msgspec.Struct, frozen=True, kw_only=True):
+    """The caller's own; of an admin, everybody's in the org."""
+
+    passes: tuple[PassView, ...]
+
+
+class KeyAdd(msgspec.Struct, frozen=True, kw_only=True):
+    """A public key: one line of a `.pub` file. `seconds`: forget it after so long; left out: never."""
+
+    key: str
+    seconds: Annotated[float, Meta(gt=0, le=KEY_TTL, description="seconds, at most 10 minutes")] | UnsetType = UNSET
+
+
+class KeyRemove(msgspec.Struct, frozen=True, kw_only=True):
+    """`SHA256:…`"""
+
+    fingerprint: str
+
+
+class KeyList(msgspec.Struct, frozen=True, kw_only=True):
+    """The caller's own keys."""
+
+    keys: tuple[UserKey, ...]

@@ -1,0 +1,67 @@
+"""Tokens and logins of people."""
+
+from __future__ import annotations
+
+from nats.micro.request import Request as MicroRequest
+
+from pitstop_common.api import Done, Nothing
+from pitstop_common.errors import Denied
+from pitstop_common.passes import LoginReply, LoginRequest, PassList, PassView, TokenMade, TokenRequest, TokenRevoke
+from pitstop_common.permissions import RESERVED
+from pitstop_common.pull import rfc3339
+from pitstop_common.roles import at_least
+from pitstop_scheduler.calls import Caller, Wrong, checked
+from pitstop_scheduler.passes import Pass, Passes
+from pitstop_scheduler.policy import Policy
+
+
+class Tokens:
+    """Verbs about passes. `open`: does this deployment take logins."""
+
+    def __init__(self, passes: Passes, policy: Policy, *, open: bool) -> None:
+        self._passes, self._policy, self._open = passes, policy, open
+
+    async def create(self, caller: Caller, asked: MicroRequest) -> TokenMade:
+        """Raises Denied, Wrong, Unavailable."""
+        if not self._open:
+            raise Denied("this deployment takes no logins: set PITSTOP_CALLOUT_KEY for the scheduler, and the server's "
+                         "auth_callout (deploy/nats)")  # fmt: skip
+        wanted = checked(asked, TokenRequest)
+        user = wanted.user or caller.actor
+        if user in RESERVED:
+            raise Wrong(f"{user!r} is the name of a machine's credential, and of no person")
+        self._policy.need(caller, "token-create", owner=user)
+        now = await self._passes.now()
+        text = await self._passes.create(
+            caller.org, user, ttl=wanted.ttl, lasts=wanted.lasts, role=wanted.role, by=caller.actor, now=now
+        )
+        id = text.split(".")[2]
+        return TokenMade(id=id, token=text, user=user, expires=rfc3339(now + wanted.ttl), role=wanted.role)
+
+    async def list(self, caller: Caller, asked: MicroRequest) -> PassList:
+        """The caller's own; an admin's answer holds everybody's."""
+        checked(asked, Nothing)
+        everybody = at_least(self._policy.role(caller.org, caller.actor), "admin")
+        found = await self._passes.list(caller.org, await self._passes.now())
+        return PassList(passes=tuple(_view(one) for one in found if everybody or one.user == caller.actor))
+
+    async def revoke(self, caller: Caller, asked: MicroRequest) -> Done:
+        """Raises NotFound, Denied, Unavailable."""
+        found = await self._passes.get(caller.org, checked(asked, TokenRevoke).id)
+        self._policy.need(caller, "token-revoke", owner=found.user)
+        await self._passes.revoke(found.id)
+        return Done(ok=True)
+
+    async def login(self, caller: Caller, asked: MicroRequest) -> LoginReply:
+        """A login for a token, once. Raises Denied, Unavailable."""
+        wanted = checked(asked, LoginRequest)
+        org, user, id, secret = (*wanted.token.split("."), "", "", "", "")[:4]
+        if (org, user) != (caller.org, caller.actor):
+            raise Denied("this token is another's")
+        made = await self._passes.exchange(id, secret, wanted.hash, await self._passes.now())
+        return LoginReply(id=made.id, org=made.org, user=made.user, role=made.role, expires=rfc3339(made.expires))
+
+
+def _view(one: Pass) -> PassView:
+    return PassView(id=one.id, kind=one.kind, user=one.user, role=one.role, by=one.by, created=rfc3339(one.created),
+                    expires=rfc3339(one.expires))  # fmt: skip
