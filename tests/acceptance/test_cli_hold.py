@@ -52,6 +52,7 @@ def test_two_failures_of_a_job_wait_for_me_and_the_third_does_not(home: Home) ->
         wait_until(lambda run=run: home.json("status", run)["run"]["result"] == "failure", 30)
         steps = home.json("status", run)["jobs"][0]["report"]["steps"]
         assert [step["result"] for step in steps] == ["success", "failure", "success"]
+        assert "Let in: ada" in home.run("logs", run).stdout and "Let in: bob" not in home.run("logs", run).stdout
     assert home.json("hold", "ls")["holds"] == []
     third = home.run("run")
     assert third.returncode == 1, third.stderr

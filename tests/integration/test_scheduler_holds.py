@@ -69,7 +69,7 @@ async def test_the_next_failure_waits_for_who_asked_and_lets_nobody_else_in(
     hold = await ask(bus, "hold", project="web", branch="main")
     assert (hold["user"], hold["left"], hold["branch"]) == ("ada", 1, "main")
     other, start = await started(bus, host, ref="next"), await started(bus, host, ref="main")
-    assert (other.hold, start.hold) == ("", hold["hold"])
+    assert (other.hold, start.hold, start.hold_user) == ("", hold["hold"], "ada")
     assert not (await access(bus, start)).offers
     assert scheduler.end() == 0  # what holds there are lies in the log and its snapshots
     await scheduler.start()

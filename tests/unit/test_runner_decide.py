@@ -15,6 +15,7 @@ from pitstop_sandbox.events import (
     Exports,
     Instruction,
     Kill,
+    Note,
     Publish,
     Remove,
     Removed,
@@ -134,12 +135,14 @@ def test_a_failure_pauses_and_a_retry_to_success_is_on_record(ended: dict[str, o
 
 
 def test_a_hold_pauses_at_the_first_failure_only_and_lets_people_in_from_then_on() -> None:
-    story = Story(*steps("success", "always", "always"), pause=PausePlan(hold="h1")).made()
+    story = Story(*steps("success", "always", "always"), pause=PausePlan(hold="h1", hold_user="eve")).made()
     assert not story.state.offers
     story.ended(1).enter().leave()
     (paused,) = story.facts(JobPaused)
     assert isinstance(paused, JobPaused)
     assert (paused.reason, paused.step, paused.hold, paused.ssh is not None) == ("on_failure", 1, "h1", True)
+    said = [line for item in story.done if isinstance(item, Note) for line in item.lines]
+    assert "Let in: eve" in said and not any("ada" in line for line in said if line.startswith("Let in"))
     story.ended(2).ended(0).tell(Removed())
     assert story.steps == ["failure", "failure", "success"] and len(story.facts(JobPaused)) == 1
 

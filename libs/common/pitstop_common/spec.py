@@ -49,7 +49,8 @@ class PausePlan(msgspec.Struct, frozen=True, kw_only=True):
     after_step: int = 0
     before_step: int = 0
     hold: str = ""
-    """The hold that its start came with: at the first failure it waits for the hold's user. Known to its host only."""
+    hold_user: str = ""
+    """The hold that its start came with, and whose: it waits for them at its first failure. Known to its host only."""
     direct: bool = False
     """A session from the start, without stopping the steps."""
 

@@ -61,9 +61,13 @@ def header(state: JobState) -> list[str]:
 
 
 def let_in(state: JobState) -> list[str]:
-    """Who may enter, with key fingerprints where the request gave keys."""
-    users = list(dict.fromkeys(filter(None, (state.run.actor, *state.run.session.users))))
-    keys = [found for key in state.run.session.keys if (found := fingerprint(key))]
+    """Who may enter, with key fingerprints where the request gave keys: those of the request, if it offers a session,
+    and the one for whom a hold paused the job."""
+    plan, session = state.job.pause, state.run.session
+    asked = (state.run.actor, *session.users) if plan.any else ()
+    held = (plan.hold_user,) if state.held else ()
+    users = list(dict.fromkeys(filter(None, (*asked, *held))))
+    keys = [found for key in session.keys if plan.any and (found := fingerprint(key))]
     lines = [f"Let in: {', '.join(users)}"] if users else []
     return lines + [f"Let in by key: {key}" for key in keys]
 

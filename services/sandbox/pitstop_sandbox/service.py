@@ -238,7 +238,9 @@ def with_hold(job: JobSpec, start: Start) -> JobSpec:
     """The job as it is here, with the hold that was armed when it was started."""
     if not start.hold:
         return job
-    return msgspec.structs.replace(job, pause=msgspec.structs.replace(job.pause, hold=start.hold))
+    return msgspec.structs.replace(
+        job, pause=msgspec.structs.replace(job.pause, hold=start.hold, hold_user=start.hold_user)
+    )
 
 
 class Nobody:

@@ -138,6 +138,7 @@ def _granted(scope: _Scope, change: c.Granted) -> Iterator[Effect]:
     if job.status == "starting" and job.attempt == change.attempt and not job.host:
         start = m.Start(org=run.org, run=run.id, job=job.id, attempt=job.attempt, project=run.project,
                         request=run.request, max_duration=run.max_duration, hold=job.hold.id if job.hold else "",
+                        hold_user=job.hold.user if job.hold else "",
                         cause=f"{scope.prefix}.start")  # fmt: skip
         yield Publish(subjects.work(job.pool), m.encode(start), headers(f"{scope.prefix}.start", run.trace))
     yield View(run.id, job.id)

@@ -24,7 +24,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="st
     max_duration: float = 0
     """How long a session of it may last from the first login, seconds; 0: as the spec says."""
     hold: str = ""
-    """A hold that was armed for it (`hold.set`): it waits at its first failure."""
+    hold_user: str = ""
+    """A hold that was armed for it (`hold.set`), and whose: it waits for them at its first failure."""
     cause: str = ""
 
 
