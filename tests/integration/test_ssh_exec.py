@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 
+import asyncssh
 import pytest
-from tests.ssh_support import World, in_world
+from asyncssh.packet import UInt32
+from tests.ssh_support import JOB, World, in_world
 
 
 @pytest.mark.parametrize("code", [0, 7, 255])
@@ -21,6 +23,32 @@ async def test_a_signal_ends_the_command_and_the_client_says_255(ssh: World) -> 
     status, _out, err = await ssh.ssh("kill -TERM $$")
     assert status == 255
     assert err == b""
+
+
+@in_world()
+async def test_signals_reach_the_group_however_early_they_come(ssh: World) -> None:
+    async with asyncssh.connect(
+        "127.0.0.1", ssh.at.port, username=JOB, client_keys=[str(ssh.folder / "ada")], known_hosts=None, config=None
+    ) as client:
+        for sent in ("INT", "break"):
+            process = await client.create_process(
+                "trap 'echo got it; exit 4' INT; echo up; while :; do sleep 0.05; done"
+            )
+            assert await process.stdout.readline() == "up\n"
+            if sent == "break":
+                assert await process.channel._make_request(b"break", UInt32(100))
+            else:
+                process.send_signal(sent)
+            ended = await process.wait()
+            assert (ended.exit_status, ended.stdout) == (4, "got it\n")
+        early = await client.create_process("exec sleep 600")
+        early.send_signal("TERM")  # before it runs
+        ended = await early.wait()
+        assert ended.exit_signal is not None and ended.exit_signal[0] == "TERM"
+        unknown = await client.create_process("cat")
+        unknown.send_signal("NO_SUCH")
+        unknown.stdin.write_eof()
+        assert (await unknown.wait()).exit_status == 0
 
 
 @in_world()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import resource
@@ -68,6 +69,37 @@ async def test_who_reads_slowly_costs_no_memory_and_stops_nobody(ssh: World) -> 
                 await asyncio.sleep(0.01)
         slow.kill()
         slow.close()
+
+
+@in_world()
+async def test_forwards_that_nobody_reads_cost_no_memory_and_stop_nobody(ssh: World) -> None:
+    async def pour(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(bytes(MIB))
+                await writer.drain()
+
+    async with (
+        await asyncio.start_server(pour, "127.0.0.1", 0) as server,
+        asyncssh.connect("127.0.0.1", ssh.at.port, username=JOB, client_keys=[str(ssh.folder / "ada")],
+                         known_hosts=None, config=None) as client,
+    ):  # fmt: skip
+        port = server.sockets[0].getsockname()[1]
+        transport = cast(asyncio.Transport, client._transport)
+        opened = [await client.open_connection("127.0.0.1", port, window=2**31) for _ in range(4)]
+        transport.pause_reading()
+        visitor = next(iter(next(iter(ssh.host._links)).visitors.values()))
+        async with asyncio.timeout(30):
+            while not visitor._holds:
+                await asyncio.sleep(0.01)
+        assert max(guest._transport.waiting for guest in ssh.relay._guests) < limits.PAUSE_ABOVE + 8 * MIB
+        assert await ssh.ssh("echo others") == (0, b"others\n", b"")
+        for _reader, writer in opened:
+            writer.close()
+        transport.resume_reading()
+        async with asyncio.timeout(30):
+            while visitor._holds:
+                await asyncio.sleep(0.01)
 
 
 @in_world()

@@ -334,6 +334,9 @@ async def test_listeners_are_bounded_and_a_wrong_cancel_harms_nobody(ssh: World)
             await person.start_server(lambda *_: None, "", 0)
         with pytest.raises(asyncssh.ChannelListenError):
             await person.start_server(lambda *_: None, "", 80)
+        status, _out, err = await ssh.ssh("true", options=["-R", "80:127.0.0.1:22"])
+        assert status == 0
+        assert b"pitstop: cannot listen on localhost:80: Permission denied; take a port of 1024 or more" in err
         made.pop().close()
         async with asyncio.timeout(30):
             while True:

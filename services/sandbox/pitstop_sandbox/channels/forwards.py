@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 MAX_LISTENERS: Final = 16
 """Of one connection, its agent's among them."""
+FIRST_FREE_PORT: Final = 1024
+"""Those below are for the privileged."""
 _CONNECT_FAILED: Final = 2
 
 Open = Callable[[Callable[[], Stream], Accepted], Awaitable[object]]
@@ -144,6 +146,8 @@ class Forwards:
             raise
 
     def _no(self, at: Tcp | Unix, why: str) -> None:
+        if isinstance(at, Tcp) and 0 < at.port < FIRST_FREE_PORT:
+            why += f"; take a port of {FIRST_FREE_PORT} or more"
         self.note(f"cannot listen on {_name(at)}: {why}")
 
     def _listener_ended(self, remote: Remote) -> None:
