@@ -70,16 +70,20 @@ def pieces(value: str) -> set[bytes]:
     return found
 
 
-def holding(folder: Path, *values: str) -> list[str]:
-    """The files in a folder that hold a piece of a value."""
-    wanted = set().union(*map(pieces, values))
+def files_with(folder: Path, wanted: set[bytes]) -> list[str]:
+    """The files in a folder that hold one of the pieces. The system goes on working meanwhile: what goes, goes."""
     found = []
     for parent, _, names in os.walk(folder):
         for path in (Path(parent, name) for name in names):
-            with contextlib.suppress(FileNotFoundError):  # the system goes on working meanwhile
+            with contextlib.suppress(FileNotFoundError):
                 if path.is_file() and not path.is_symlink() and any(piece in path.read_bytes() for piece in wanted):
                     found.append(str(path.relative_to(folder)))
     return found
+
+
+def holding(folder: Path, *values: str) -> list[str]:
+    """The files in a folder that give a value away."""
+    return files_with(folder, set().union(*map(pieces, values)))
 
 
 async def ask(anybody: Outside, *steps: Any, actor: str = "ada", **body: Any) -> dict[str, Any]:
@@ -122,7 +126,7 @@ async def test_a_job_has_its_secrets_and_no_disk_ever_does(anybody: Outside) -> 
     wait_until(lambda: not list((state / "sandbox" / "jobs").iterdir()), 30)
     assert holding(state, TOKEN, PEM) == []
     assert not any(piece in one.data for one in anybody.heard for piece in pieces(TOKEN) | pieces(PEM))
-    seen = [name for name in map(str, state.rglob("*.blk")) if MARK.encode() in Path(name).read_bytes()]
+    seen = files_with(state / "nats", {MARK.encode()})
     assert seen, "the search finds what is there"
 
 

@@ -197,9 +197,10 @@ class Reading:
         )  # fmt: skip
 
     async def _keys(self, spec: RunSpec, view: m.JobView) -> list[m.AllowedKey]:
-        """Of those for whom the run offers a session, and of the one for whom a hold has paused this job."""
+        """Of those for whom the run offers a session, and of the one for whom a hold has paused this job. Of a job that
+        offers none: of those who would be let in, who are told that."""
         held_for = (view.held_for,) if view.held_for else ()
-        if not spec.job(view.job).pause.any:
+        if held_for and not spec.job(view.job).pause.any:
             return await self._people.allowed(spec.org, "", held_for, ())
         session = spec.session
         return await self._people.allowed(spec.org, spec.actor, (*session.users, *held_for), session.keys)
