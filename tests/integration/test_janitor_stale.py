@@ -14,7 +14,7 @@ from pitstop_common.embedded import EmbeddedServer
 from pitstop_common.limits import CLAIMS_KEPT, CONSUMERS_KEPT, KNOWN_FOR, VIEWS_KEPT
 from pitstop_common.messages import Claim, Heartbeat, JobStatus, JobView, RunView, encode
 from pitstop_common.pull import Pull
-from pitstop_common.streams import SPECS, WORK, host_consumer, streams
+from pitstop_common.streams import SPECS, WORK, buckets, host_consumer, streams
 from pitstop_common.telemetry import ServiceMetrics
 from pitstop_janitor.collectors.jobs import OpenJobs
 from pitstop_janitor.collectors.stale_keys import StaleKeys
@@ -65,6 +65,13 @@ def test_the_ages_follow_from_what_else_is_kept() -> None:
     assert max(kept[name] for name in ("REQ", "REQ_ORG", "IN", "WORK", "TIMERS", "SPECS")) < CLAIMS_KEPT
     assert KNOWN_FOR < VIEWS_KEPT <= kept[SPECS]
     assert kept[WORK] < CONSUMERS_KEPT
+
+
+def test_nothing_but_the_janitor_ends_a_claim() -> None:
+    """So that a start runs nothing however long ago its job ended: neither the bucket nor an entry of it has a time."""
+    (claims,) = (one for one in buckets() if one.name == "KV_claims")
+    assert not claims.max_age and not claims.allow_msg_ttl and claims.deny_delete
+    assert claims.max_msgs_per_subject == 1 and claims.max_bytes in {None, -1} and claims.max_msgs in {None, -1}
 
 
 async def test_claims_go_when_they_are_old_and_their_job_is_over(bus: Bus) -> None:
