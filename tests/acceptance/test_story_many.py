@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.support.outside import Outside, Place, outside, running
+from tests.acceptance.support.outside import PROMPT, Outside, Place, outside, running
 from tests.cli_system import PITSTOP
+from tests.ssh_support import Screen
 from tests.whole_system import wait_until
 
 from pitstop_common.embedded import die_with_parent
@@ -101,10 +102,46 @@ async def test_several_of_each_share_the_work_and_each_answers_for_itself(place:
                 assert await run.finished() in {"success", "cancellation"}
 
 
-async def through(place: Place, port: int, job: str) -> None:
-    """The other relay lets the same person into the same job."""
+async def test_a_relay_that_is_stopped_waits_for_its_people_and_another_has_their_shell(place: Place) -> None:
+    host_key = str(place.home.dir / "relay" / "ssh_host_ed25519_key")
+    settings = {"PITSTOP_SSH_LISTEN": "127.0.0.1:0", "PITSTOP_SSH_HOST_KEY": host_key, "PITSTOP_DRAIN_TIMEOUT": "600"}
+    async with outside(place) as anybody:
+        run = await anybody.request("true", ssh={"pause": "at_end", "keys": [place.person().public]})
+        await run.paused()
+        with another(place, "relay", **settings) as relay:
+            first = Screen(elsewhere(place, relay["ssh"]["port"], run.job), 80, 24)
+            try:
+                await first.until(PROMPT)
+                os.kill(relay["pid"], signal.SIGTERM)
+                await first.until("this relay will end in 600 s at the latest")
+                first.type("HELD=teal; echo st''ill here\n")
+                await first.until("still here")
+                refused = await asyncio.create_subprocess_exec(*elsewhere(place, relay["ssh"]["port"], run.job), "true")
+                assert await refused.wait() == 255
+                os.kill(relay["pid"], signal.SIGTERM)
+                await first.until("Your shell goes on")
+                assert await first.ended() == 255
+            finally:
+                first.close()
+        with run.shell() as second:
+            await second.until("back in the shell you left")
+            second.type("echo held=$HELD; exit\n")
+            await second.until("held=teal")
+            await second.ended()
+        assert await run.finished() == "success"
+
+
+def elsewhere(place: Place, port: int, job: str) -> list[str]:
+    """The command line for another relay, with the same host key."""
     args = place.ssh_args(job, "-o", "HostKeyAlias=any", "-o", "StrictHostKeyChecking=no")
     args[args.index("-p") + 1] = str(port)
-    process = await asyncio.create_subprocess_exec(*args, "echo", "through", stdout=subprocess.PIPE)
+    return args
+
+
+async def through(place: Place, port: int, job: str) -> None:
+    """The other relay lets the same person into the same job."""
+    process = await asyncio.create_subprocess_exec(
+        *elsewhere(place, port, job), "echo", "through", stdout=subprocess.PIPE
+    )
     out, _ = await asyncio.wait_for(process.communicate(), 20)
     assert (process.returncode, out) == (0, b"through\n")

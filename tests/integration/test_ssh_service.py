@@ -122,7 +122,7 @@ async def test_a_relay_that_is_stopped_tells_people_and_ends(service: Service) -
         person.type("echo up''now\n")
         await person.until("upnow")
         service.process.send_signal(signal.SIGTERM)
-        await person.until("pitstop: this relay is being stopped. Your job waits; connect again in a moment.")
+        await person.until("pitstop: this relay is being stopped. Your shell goes on; connect again in a moment.")
         assert await person.ended() == 255
     assert await asyncio.wait_for(service.process.wait(), 15) == 0
     await service.ssh.job.until("closed", "ada", "disconnect")

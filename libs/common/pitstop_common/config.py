@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 
 from pitstop_common.errors import ConfigError
+from pitstop_common.limits import STOP_DEADLINE
 
 T = TypeVar("T", bound="ServiceConfig")
 
@@ -31,6 +32,11 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     partitions: int = 1
     """Decision logs. A constant of the deployment."""
     log_level: str = "info"
+
+    @property
+    def stops_within(self) -> float:
+        """From SIGTERM to the end at the latest, seconds."""
+        return STOP_DEADLINE
 
 
 def load(config: type[T], environ: Mapping[str, str]) -> T:

@@ -27,7 +27,6 @@ from pitstop_common.bus import Bus
 from pitstop_common.config import ServiceConfig, address, load
 from pitstop_common.errors import ConfigError, PitstopError
 from pitstop_common.http import HttpServer
-from pitstop_common.limits import STOP_DEADLINE
 from pitstop_common.provision import provision
 from pitstop_common.telemetry import VERSION, ServiceMetrics
 
@@ -48,6 +47,8 @@ class Runtime:
         self.config = config
         self.metrics = ServiceMetrics(name)
         self.stopping = asyncio.Event()
+        self.hurrying = asyncio.Event()
+        """Told to stop once more: wait for nobody."""
         self.bus: Bus
         self.service: Service
         self._ready = False
@@ -101,7 +102,7 @@ class Runtime:
         self.metrics.draining.set(1)
 
     def stop(self) -> None:
-        """As SIGTERM does: not ready, then the loop ends, within STOP_DEADLINE."""
+        """As SIGTERM does: not ready, then the loop ends, within the deadline of its settings."""
         self.unready()
         self.stopping.set()
 
@@ -156,7 +157,9 @@ async def _supervised(name: str, config: C, main: Callable[[Runtime, C], Awaitab
         if not runtime.stopping.is_set():
             log.info("stopping")
             runtime.stop()
-            _end_at_the_latest(STOP_DEADLINE)
+            _end_at_the_latest(config.stops_within)
+        else:
+            runtime.hurrying.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)

@@ -15,11 +15,13 @@ import msgspec
 from pitstop_common.limits import MAX_FRAME
 
 _HEADER = struct.Struct(">IBI")
+_SECONDS = struct.Struct(">I")
 
 
 class Kind(enum.IntEnum):
     """HELLO: host -> relay, first frame. OPEN: relay -> host, one login. DATA: one SSH message of type 80..127.
-    PAUSE, RESUME: relay -> host, the client's buffer is full, is free. CLOSE: either way, with a reason."""
+    PAUSE, RESUME: relay -> host, the client's buffer is full, is free. CLOSE: either way, with a reason. ENDING:
+    relay -> host, this relay waits for its people to leave; connection 0, payload: so many seconds at most (u32)."""
 
     HELLO = 0
     OPEN = 1
@@ -29,6 +31,7 @@ class Kind(enum.IntEnum):
     CLOSE = 5
     PING = 6
     PONG = 7
+    ENDING = 8
 
 
 _KINDS = {int(kind): kind for kind in Kind}
@@ -79,6 +82,18 @@ class Frame(msgspec.Struct, frozen=True):
 def pack(kind: Kind, connection: int, payload: bytes = b"") -> bytes:
     """A frame as bytes."""
     return _HEADER.pack(len(payload), kind, connection) + payload
+
+
+def pack_ending(seconds: float) -> bytes:
+    """The payload of ENDING."""
+    return _SECONDS.pack(min(0xFFFFFFFF, max(0, round(seconds))))
+
+
+def ending(payload: bytes) -> int:
+    """Seconds. Raises LinkError."""
+    if len(payload) != _SECONDS.size:
+        raise LinkError("an ENDING frame of the wrong length")
+    return int(_SECONDS.unpack(payload)[0])
 
 
 class Reader:

@@ -35,5 +35,12 @@ class RelayConfig(ServiceConfig, frozen=True, kw_only=True):
     """Not logged in yet, at once."""
     ssh_max_logins_per_address: int = 20
     """Not logged in yet, at once, from one address."""
+    drain_timeout: float = 0.0
+    """When told to stop: so long people may go on before they are disconnected, seconds. A second SIGTERM ends it."""
     ssh_max_tries: int = 20
     """Keys that one connection may try: an agent offers many."""
+
+    @property
+    def stops_within(self) -> float:
+        """From SIGTERM to the end at the latest, seconds."""
+        return super().stops_within + self.drain_timeout

@@ -13,7 +13,7 @@ from typing import Final, Protocol, cast
 import msgspec
 
 from pitstop_common.errors import PitstopError
-from pitstop_common.link import Close, Frame, Hello, Kind, LinkError, Open, Reader, pack
+from pitstop_common.link import Close, Frame, Hello, Kind, LinkError, Open, Reader, pack, pack_ending
 from pitstop_common.messages import DialRequest
 from pitstop_relay.identity import is_host
 from pitstop_relay.ports import Dialer
@@ -227,6 +227,12 @@ class Links:
             dialling = self._dialling[host] = asyncio.ensure_future(self._dial(host))
             dialling.add_done_callback(lambda done: self._dialled(host, done))
         return await asyncio.shield(dialling)
+
+    def say_ending(self, seconds: float) -> None:
+        """Have people told that this relay ends when they have left, or in so many seconds."""
+        for link in self._known.values():
+            if link.alive:
+                link.send(Kind.ENDING, 0, pack_ending(seconds))
 
     async def close(self) -> None:
         """No more links; those there are end."""

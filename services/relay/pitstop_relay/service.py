@@ -31,7 +31,7 @@ LEAVE_WITHIN: Final = 8.0
 BACKLOG: Final = 512
 
 _ANYWHERE: Final = frozenset({"0.0.0.0", "::"})
-_GOODBYE: Final = "pitstop: this relay is being stopped. Your job waits; connect again in a moment."
+_GOODBYE: Final = "pitstop: this relay is being stopped. Your shell goes on; connect again in a moment."
 
 
 class SshAt(msgspec.Struct, frozen=True):
@@ -86,10 +86,21 @@ class Relay:
         public_host, public_port = _public(config.ssh_public, host, self._server.sockets[0].getsockname()[1])
         return SshAt(public_host, public_port, identity.known_hosts(public_host, public_port, key))
 
-    async def stop(self) -> None:
-        """Nobody new; everybody inside is told and disconnected; the links end."""
+    async def drain(self, seconds: float, hurry: asyncio.Event) -> None:
+        """Nobody new; those inside are told, and may go on for so long."""
         self.draining = True
         self._server.close()
+        if seconds <= 0 or not self._guests:
+            return
+        log.info("waiting for %d clients to leave, %g s at most", len(self._guests), seconds)
+        self.links.say_ending(seconds)
+        waiting = [asyncio.ensure_future(event.wait()) for event in (self._empty, hurry)]
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+
+    async def stop(self) -> None:
+        """Everybody inside is told and disconnected; the links end."""
         for guest in tuple(self._guests):
             guest.dismiss("relay_stopped", _GOODBYE)
         try:
@@ -163,7 +174,9 @@ async def serve(runtime: Runtime, config: RelayConfig) -> None:
     try:
         runtime.ready(ssh=msgspec.to_builtins(at), link=list(relay.links.address))
         await runtime.stopping.wait()
+        await relay.drain(config.drain_timeout, runtime.hurrying)
     finally:
+        await relay.drain(0, runtime.hurrying)
         await relay.stop()
 
 

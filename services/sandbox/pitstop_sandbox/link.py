@@ -13,7 +13,7 @@ from typing import Final, Protocol, cast
 
 import msgspec
 
-from pitstop_common.link import Frame, Hello, Kind, LinkError, Open, Reader, pack
+from pitstop_common.link import Frame, Hello, Kind, LinkError, Open, Reader, ending, pack
 from pitstop_common.messages import AccessReply, DialReply, DialRequest
 from pitstop_sandbox.channels.seen import Seen
 from pitstop_sandbox.channels.visitor import Visitor
@@ -37,6 +37,9 @@ FLUSH_WITHIN: Final = 2.0
 """For the last frames of a link to go out, seconds."""
 
 _DATA: Final = Kind.DATA
+_ENDING: Final = (
+    "[pitstop] this relay will end in {} s at the latest. Connect again: your shell goes on, through another relay."
+)
 _SEND_HIGH: Final = 4 * 1024 * 1024
 _SEND_LOW: Final = 1024 * 1024
 
@@ -231,6 +234,10 @@ class _Link(asyncio.Protocol):
             self._transport.write(pack(Kind.PONG, 0, frame.payload[:64]))
         elif frame.kind is Kind.OPEN:
             self._open(frame.connection, frame.payload)
+        elif frame.kind is Kind.ENDING:
+            text = _ENDING.format(ending(frame.payload))
+            for visitor in self.visitors.values():
+                visitor.notice(text)
         else:
             self._to_visitor(frame)
 

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from pitstop_cli.durations import seconds
 from pitstop_cli.exits import USAGE, Failure
 
 _SERVICES = ("scheduler", "sandbox", "relay", "janitor")
@@ -14,12 +15,18 @@ _SERVICES = ("scheduler", "sandbox", "relay", "janitor")
 
 @click.command("serve")
 @click.argument("service", type=click.Choice(_SERVICES))
-def command(service: str) -> None:
+@click.option("--drain-timeout", callback=seconds, metavar="TIME",
+              help="relay: when told to stop, how long people may go on: 10m.")  # fmt: skip
+def command(service: str, drain_timeout: float | None) -> None:
     """Run one service against any NATS.
 
     Settings come from the environment (PITSTOP_…); each service's README lists its own. PITSTOP_NATS_URL is needed.
     SIGTERM drains.
     """
+    if drain_timeout is not None:
+        if service != "relay":
+            raise Failure("--drain-timeout is for the relay: only it has people to wait for", code=USAGE)
+        os.environ["PITSTOP_DRAIN_TIMEOUT"] = str(drain_timeout)
     if not os.environ.get("PITSTOP_NATS_URL"):
         raise Failure(
             "PITSTOP_NATS_URL is not set: a service needs a NATS server with JetStream",
