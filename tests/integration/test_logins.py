@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 from tests.logins import Deployed, deployed, probe
 from tests.played_host import KEY, until
 
+from pitstop_cli.client import Target, connect
 from pitstop_common import subjects
 from pitstop_common.api import VERBS
 from pitstop_common.bus import connected, inbox_prefix
@@ -184,6 +186,27 @@ async def test_without_a_scheduler_services_go_on_and_people_wait(system: Deploy
     await system.scheduler.start()
     async with connected(url, "ada") as ada:
         assert (await system.ask("ls", actor="ada", by=ada))["code"] is None
+
+
+async def test_a_long_command_renews_its_connection_and_loses_nothing(
+    system: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pitstop_cli.client._RENEW_SECONDS", 0.2)
+    heard: list[str] = []
+
+    async def hear(msg: Msg) -> None:
+        heard.append(msg.subject)
+
+    target = Target(nats=await system.login("ada"), org="acme", actor="ada", login=True)
+    async with connect(target) as client:
+        await client.bus.subscribe("run.*.acme.*", hear)
+        asked = 0
+        while client.bus.nc.stats["reconnects"] < 3:
+            assert (await client.call("ls", {}))["runs"] == []
+            asked += 1
+        run = await client.call("run", {"org": "acme", "project": "web", "steps": STEPS})
+        await until(lambda: f"run.queued.acme.{run['run']}" in heard)
+        assert asked >= 3
 
 
 async def test_a_deployment_without_the_key_makes_no_tokens(tmp_path: Path) -> None:

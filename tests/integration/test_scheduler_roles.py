@@ -157,3 +157,33 @@ async def test_an_answer_is_never_published_where_the_asker_says(scheduler: Sche
     await ask(bus, "ada", "ls")  # the scheduler answers in order: it has passed over those before
     assert heard == []
     assert (await bus.js.stream_info(DEC)).state.last_seq == before
+
+
+async def test_a_host_cannot_end_the_job_of_another(scheduler: Scheduler, bus: Bus) -> None:
+    """All hosts have one NATS user; the log takes only what a job's claimant says."""
+    host, other = PlayedHost(bus, "h1"), PlayedHost(bus, "h2")
+    await host.announce(1)
+    try:
+        begun = await run(bus, "carl", "web")
+        start = await host.take()
+        await host.report(m.JobClaimed, start)
+        await other.report(m.JobFinished, start, result="failure", serial=9)
+        await host.report(m.SandboxReady, start)
+
+        async def status() -> str:
+            return str((await ask(bus, "carl", "status", run=begun["run"]))["jobs"][0]["job"]["status"])
+
+        async def is_running() -> bool:
+            return await status() == "running"
+
+        await until(is_running)  # what the other said came before, and changed nothing
+        await host.report(m.JobFinished, start, result="success", serial=10)
+
+        async def is_over() -> bool:
+            return await status() == "finished"
+
+        await until(is_over)
+        assert (await ask(bus, "carl", "status", run=begun["run"]))["run"]["result"] == "success"
+    finally:
+        await host.close()
+        await other.close()

@@ -188,7 +188,7 @@ async def _renew(bus: Any) -> None:
     """What the server knows of a login ends after 5 minutes, and the connection with it: it is made anew before."""
     while True:
         await asyncio.sleep(_RENEW_SECONDS)
-        await bus.nc.force_reconnect()
+        await bus.renew()
 
 
 async def _refuses(url: str) -> bool:

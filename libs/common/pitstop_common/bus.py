@@ -292,6 +292,13 @@ class Bus:
                 return
             await asyncio.sleep(0.1)
 
+    async def renew(self) -> None:
+        """Connect anew. Who waits for an answer hears at once that none will come (Unavailable)."""
+        await self.nc.force_reconnect()
+        for future, _ in tuple(self._waiting.values()):
+            if not future.done():
+                future.set_exception(nats.errors.StaleConnectionError())
+
     async def drain(self, timeout: float = 5.0) -> None:
         """Flush what was published and close; at once when the server is gone."""
         with contextlib.suppress(Exception):
