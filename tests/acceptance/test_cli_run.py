@@ -236,7 +236,7 @@ def test_slots_are_listed_with_since_idle_and_until(home: Home) -> None:
     assert "holds 1 of 2 slots of local until " in page
     listed = home.run("ls", "--ssh")
     (row,) = listed.stdout.splitlines()[1:]
-    assert row.split()[:4] == [entry["job"]["job"], "build", "paused", "ada"]
+    assert row.split()[:5] == [entry["job"]["job"], "repo", "build", "ada", "paused"]
     assert "(connect_window)" in row
     assert "1 of 2 slots of local in use, 1 of them for sessions" in listed.stderr
 
