@@ -119,9 +119,11 @@ class Starts:
             self._home.metrics.claimed(attempt.key, begun)
             await attempt.announce()
             return True
+        # First of all: the log may not answer, and the start come again to another host.
+        await self._home.folders.remove(self._home.folders.path(attempt.key))
         if claim.host == self._home.host:
             await end_lost(self._home, attempt.start)
-        await self._not_mine(attempt)
+        self._table.leave(attempt, ended=False)
         return False
 
     async def _again(self, delivery: Delivery, known: Attempt | None) -> None:
