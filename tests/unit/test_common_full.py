@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from pitstop_common.bus import Ack, Refused, _take_ack
+from pitstop_common.acks import Ack, Refused
+from pitstop_common.bus import _take_ack
 from pitstop_common.errors import PitstopError, Unavailable, WrongLastSequence
 from pitstop_common.wire import Letter
 

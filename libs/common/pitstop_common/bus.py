@@ -11,10 +11,9 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-import msgspec
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -22,73 +21,18 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
-from pitstop_common.errors import PitstopError, Unavailable, WrongLastSequence
+from pitstop_common.acks import PASSING, Ack, Refused, read_ack
+from pitstop_common.errors import PitstopError, Unavailable
 from pitstop_common.wire import Letter, hear, post, quicken
 
 log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT: Final = 1.0
-_WRONG_LAST: Final = frozenset({10071, 10164})
-_NO_ROOM: Final = frozenset({10023, 10028, 10047, 10077})
-"""The account's, the server's or the stream's storage is full: until somebody makes room, or something is dropped."""
-_PASSING: Final = frozenset({10009, 10041, 10118, 10158})
-"""In a cluster: not the leader any more, no quorum, offline; and the same id is on its way already, as after a retry of
-what nobody has answered yet."""
 _PENDING_BYTES: Final = 64 * 1024 * 1024
-
-
-class Ack(NamedTuple):
-    """The server's word that a message is stored."""
-
-    stream: str
-    seq: int
-    duplicate: bool
-
-
-class Refused(PitstopError):
-    """JetStream refused a message for good. `number` is the server's error code."""
-
-    code = "refused"
-
-    def __init__(self, number: int, text: str) -> None:
-        super().__init__(f"JetStream refused the message ({number}): {text}")
-        self.number = number
-
-
-class _PubError(msgspec.Struct):
-    err_code: int = 0
-    description: str = ""
-    code: int = 0
-
-
-class _PubAck(msgspec.Struct):
-    stream: str = ""
-    seq: int = 0
-    duplicate: bool = False
-    error: _PubError | None = None
-
-
-_decode_ack = msgspec.json.Decoder(_PubAck).decode
 
 
 Take = Callable[["asyncio.Future[Any]", Letter], None]
 """Ends a future with what an answer says."""
-
-
-def read_ack(msg: Letter) -> Ack | PitstopError:
-    """What the server says to a publish."""
-    if not msg.data:  # no responders: the stream is not there (yet), or has no leader
-        return Unavailable("no stream answers")
-    ack = _decode_ack(msg.data)
-    if ack.error is None:
-        return Ack(ack.stream, ack.seq, ack.duplicate)
-    if ack.error.err_code in _WRONG_LAST:
-        return WrongLastSequence(ack.error.description)
-    if ack.error.err_code in _NO_ROOM:
-        return Unavailable(f"JetStream has no room: {ack.error.description}")
-    if ack.error.code == 503 or ack.error.err_code in _PASSING:
-        return Unavailable(ack.error.description)
-    return Refused(ack.error.err_code, ack.error.description)
 
 
 def _take_ack(future: asyncio.Future[Any], msg: Letter) -> None:
@@ -279,7 +223,7 @@ class Bus:
         msg = await self.request(f"$JS.API.{subject}", json.dumps(body).encode(), timeout)
         reply: dict[str, Any] = json.loads(msg.data)
         if "error" in reply:
-            if reply["error"].get("code") == 503 or reply["error"].get("err_code") in _PASSING:
+            if reply["error"].get("code") == 503 or reply["error"].get("err_code") in PASSING:
                 raise Unavailable(str(reply["error"].get("description")))
             raise APIError.from_error(reply["error"])
         return reply

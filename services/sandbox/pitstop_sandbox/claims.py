@@ -18,8 +18,9 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from pitstop_common.acks import Refused
 from pitstop_common.bucket import Bucket, Entry
-from pitstop_common.bus import Bus, Refused
+from pitstop_common.bus import Bus
 from pitstop_common.errors import Unavailable, WrongLastSequence
 from pitstop_common.limits import JOB
 from pitstop_common.messages import Claim, Start, encode

@@ -10,7 +10,8 @@ from typing import Final
 import msgspec
 
 from pitstop_common import subjects
-from pitstop_common.bus import Bus, Refused
+from pitstop_common.acks import Refused
+from pitstop_common.bus import Bus
 from pitstop_common.messages import HostFact, LogChunk, Message, encode
 from pitstop_common.telemetry import headers
 

@@ -116,6 +116,7 @@ class Api:
             if not answerable(request):
                 return
             try:
+                await self._reading.fresh(org)
                 await self._admit(verb, caller, request)
                 await request.respond(msgspec.json.encode(await handler(caller, request)))
             except (BadRequest, Refusal) as error:

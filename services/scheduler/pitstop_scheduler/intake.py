@@ -11,13 +11,15 @@ import contextlib
 import logging
 import time
 import uuid
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from nats.js.errors import APIError
 
 from pitstop_common import ids, subjects
 from pitstop_common import messages as m
-from pitstop_common.bus import Ack, Bus, Refused
+from pitstop_common.acks import Ack, Refused
+from pitstop_common.bus import Bus
 from pitstop_common.errors import NotFound, PitstopError, Unavailable, WrongLastSequence
 from pitstop_common.pull import Delivery, Pull, rfc3339
 from pitstop_common.redact import without_credentials
@@ -36,8 +38,10 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 256
 _APART = 0.02
-"""Seconds between two batches at the least: an idle intake takes a request at once; under load several schedulers, who
-have a part of the requests each, take them by the dozen, too."""
+"""Seconds between two batches at the least: an idle intake takes a request at once, a busy one takes some together."""
+_HELPS_WITH = 8
+_HELPS_APART = 0.1
+"""The same of a standby: requests in small parts cost each of several processes as much as many cost one."""
 _TRIES = 10
 """Of a request on which the scheduler itself fails."""
 _SOON = 5.0
@@ -72,15 +76,19 @@ class Intake:
         self._bus, self._people, self._policy, self._metrics = bus, people, policy, metrics
         self._reading, self._contexts = reading, contexts
 
-    async def run(self, stream: str, stopping: asyncio.Event) -> None:
-        """Take in what comes on REQ or REQ_ORG, many at once, until told to stop."""
+    async def run(
+        self, stream: str, stopping: asyncio.Event, owned: Callable[[], Iterable[bool]] = lambda: (True,)
+    ) -> None:
+        """Take in what comes on REQ or REQ_ORG, many at once, until told to stop. `owned`: does this process decide for
+        a partition, one after the other; if for none, it leaves most requests to those that do while these keep up."""
         pull = Pull(self._bus, stream, intake_consumer(), batch=_AT_ONCE)
-        begun = 0.0
+        begun, behind = 0.0, False
         try:
             while not stopping.is_set():
-                await asyncio.sleep(max(0.0, begun + _APART - time.monotonic()))
-                batch = await pull.next(0.5, _AT_ONCE)
-                begun = time.monotonic()
+                helps = not behind and not any(owned())
+                await asyncio.sleep(max(0.0, begun + (_HELPS_APART if helps else _APART) - time.monotonic()))
+                batch = await pull.next(0.5, _AT_ONCE, (lambda: _HELPS_WITH) if helps else None)
+                begun, behind = time.monotonic(), bool(batch) and batch[-1].pending >= _AT_ONCE
                 await asyncio.gather(*(self._take(stream, delivery) for delivery in batch))
         finally:
             await pull.close()

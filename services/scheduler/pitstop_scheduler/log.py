@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 from nats.js.errors import APIError
 
 from pitstop_common import subjects
-from pitstop_common.bus import Ack, Bus
+from pitstop_common.acks import Ack
+from pitstop_common.bus import Bus
 from pitstop_common.errors import Unavailable, WrongLastSequence
 from pitstop_common.pull import Pull, reader
 from pitstop_common.streams import DEC
@@ -42,6 +45,10 @@ class Log:
         self.snapshots = Snapshots(bus, partition, snapshot_every)
         self._pull = Pull(bus, DEC, reader(self.subject))
         self._loaded = False
+        self.standby = True
+        """Another process appends: what is folded here may be a moment old."""
+        self._waited_for = 0
+        self._wanted = asyncio.Event()
 
     @property
     def reached(self) -> int:
@@ -128,10 +135,28 @@ class Log:
             return self.state.watermark >= sequence
 
         try:
-            async with asyncio.timeout(timeout), self.changed:
-                await self.changed.wait_for(decided)
+            async with asyncio.timeout(timeout):
+                await self.until(decided)
         except TimeoutError:
             raise Unavailable("stored, but no scheduler has decided on it yet") from None
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Until the state is such; a standby does not rest as long."""
+        self._waited_for += 1
+        self._wanted.set()
+        try:
+            async with self.changed:
+                await self.changed.wait_for(holds)
+        finally:
+            self._waited_for -= 1
+
+    async def rest(self, seconds: float) -> None:
+        """A standby reads what has come together in so long, unless somebody waits for it."""
+        if not self._waited_for:
+            self._wanted.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._wanted.wait()
 
     async def close(self) -> None:
         """Stop following."""

@@ -47,6 +47,17 @@ class Logs:
         except TimeoutError:
             raise Unavailable("this scheduler has not read the log to its end") from None
 
+    async def fresh(self, org: str, within: float) -> None:
+        """Until everything about an org is folded that is now in its log, where another process appends to it. Raises
+        Unavailable after `within` seconds."""
+        log = self.of(org)
+        if log.standby:
+            try:
+                async with asyncio.timeout(within):
+                    await _read_up(log)
+            except TimeoutError:
+                raise Unavailable("this scheduler has not read the log to its end") from None
+
     async def close(self) -> None:
         """Stop following."""
         await asyncio.gather(*(log.close() for log in self._all))
@@ -54,5 +65,4 @@ class Logs:
 
 async def _read_up(log: Log) -> None:
     head = await log.head()
-    async with log.changed:
-        await log.changed.wait_for(lambda: log.state.head >= head)
+    await log.until(lambda: log.state.head >= head)

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 _RENEW: Final = 0.5
 _LOOK: Final = 0.25
 """Seconds between two looks at the liveness key of a partition that another owns."""
+_REST: Final = 0.05
+"""Seconds for which a standby lets records come together; who waits for one does not wait for this."""
 _FACTS_A_TICK: Final = 1000
 _ASKED: Final = (RunAccepted, RunCancel, RunExtend, OrgConfigured, HoldSet, HoldRemove)
 """Facts whose author waits to hear that they were decided on, even if nothing came of them."""
@@ -69,7 +71,8 @@ class Partition:
         looked = 0.0
         while not stopping.is_set():
             try:
-                await self._log.follow()
+                if await self._log.follow():
+                    await self._log.rest(_REST)
                 if time.monotonic() - looked < _LOOK or not self._seats.may_take(self._log.partition):
                     continue
                 looked = time.monotonic()
@@ -85,7 +88,7 @@ class Partition:
                 log.warning("partition %s: %s", self._key, error)
                 await asyncio.sleep(0.2)
             finally:
-                self.owned = False
+                self.owned, self._log.standby = False, True
                 self._seats.leave(self._log.partition)
                 self._metrics.disown(self._log.partition)
         await self._release()
@@ -140,7 +143,7 @@ class Partition:
             for committed in tuple(self._log.recent):
                 await self._publish(publisher, committed)
             pull = Pull(self._bus, IN, reader(subjects.facts_of(self._log.partition), self._log.state.watermark + 1))
-            self.owned = True
+            self.owned, self._log.standby = True, False
             self._metrics.own(self._log.partition)
             log.info("owns partition %s, epoch %s, head %s", self._key, self._epoch, self._log.state.head)
             await self._tick([], publisher)  # limits may be others now

@@ -13,7 +13,8 @@ from typing import Any, Final
 from nats.js.errors import APIError
 
 from pitstop_common import messages as m
-from pitstop_common.bus import Ack, Bus, Refused
+from pitstop_common.acks import Ack, Refused
+from pitstop_common.bus import Bus
 from pitstop_common.errors import PitstopError, Unavailable
 from pitstop_common.streams import TIMERS
 from pitstop_scheduler.effects import Disarm, Effect, Publish, ReportView, View

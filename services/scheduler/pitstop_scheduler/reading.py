@@ -58,6 +58,10 @@ class Reading:
         that was stopped, or cut off, for a while knows less, and others act on what it says. Raises Unavailable."""
         await self._logs.current(run, _CURRENT_WITHIN)
 
+    async def fresh(self, org: str) -> None:
+        """As `current`, of an org; free of cost where this process decides. Raises Unavailable."""
+        await self._logs.fresh(org, _CURRENT_WITHIN)
+
     async def job(self, org: str | None, id: str) -> m.JobView:
         """One job; `org` None: of any. Raises NotFound, Unavailable."""
         having = self._logs.having(id)

@@ -44,13 +44,17 @@ async def main(runtime: Runtime, config: Config) -> None:
     partitions = [
         Partition(bus, log, owner, _defaults(config, log.partition), metrics, seats) for log in logs
     ]  # fmt: skip
+
+    def owned() -> list[bool]:
+        return [partition.owned for partition in partitions]
+
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(seats.run(runtime.stopping))
             for partition in partitions:
                 tasks.create_task(partition.run(runtime.stopping))
-            tasks.create_task(intake.run(REQ, runtime.stopping))
-            tasks.create_task(intake.run(REQ_ORG, runtime.stopping))
+            tasks.create_task(intake.run(REQ, runtime.stopping, owned))
+            tasks.create_task(intake.run(REQ_ORG, runtime.stopping, owned))
             for partition in partitions:
                 await partition.followed.wait()
             tasks.create_task(contexts.renew_all(runtime.stopping))

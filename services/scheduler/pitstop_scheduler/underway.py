@@ -10,7 +10,8 @@ from typing import Final
 
 import nats.errors
 
-from pitstop_common.bus import REQUEST_TIMEOUT, Ack, Bus, Refused
+from pitstop_common.acks import Ack, Refused
+from pitstop_common.bus import REQUEST_TIMEOUT, Bus
 from pitstop_common.errors import PitstopError, Unavailable
 
 _LOOK: Final = 0.25

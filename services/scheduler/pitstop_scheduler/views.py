@@ -16,8 +16,9 @@ from typing import Any, Final, Literal
 import msgspec
 
 from pitstop_common import messages as m
+from pitstop_common.acks import Ack
 from pitstop_common.bucket import Bucket
-from pitstop_common.bus import Ack, Bus
+from pitstop_common.bus import Bus
 from pitstop_common.errors import PitstopError, Unavailable, WrongLastSequence
 from pitstop_scheduler.model import Job, Run
 from pitstop_scheduler.transitions import HOLDS_SLOT
