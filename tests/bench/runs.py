@@ -36,7 +36,7 @@ _HOSTS: Final = 2
 _STANDBYS: Final = 2
 _CAPACITY: Final = 500
 _QUICKER: Final = 3
-"""Times as many runs of a played host: they take as long, and what a process costs that has nothing to do counts less."""
+"""Times as many runs of a played host take as long; and what a process costs that has nothing to do counts less."""
 _REAL: Final = "default"
 
 
