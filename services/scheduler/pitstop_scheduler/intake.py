@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 _AT_ONCE = 256
 _APART = 0.02
 """Seconds between two batches at the least: an idle intake takes a request at once, a busy one takes some together."""
-_HELPS_WITH = 8
+_HELPS_WITH = 2
 _HELPS_APART = 0.1
 """The same of a standby: requests in small parts cost each of several processes as much as many cost one."""
 _TRIES = 10

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 _RENEW: Final = 0.5
 _LOOK: Final = 0.25
 """Seconds between two looks at the liveness key of a partition that another owns."""
-_REST: Final = 0.05
+_REST: Final = 0.1
 """Seconds for which a standby lets records come together; who waits for one does not wait for this."""
 _FACTS_A_TICK: Final = 1000
 _ASKED: Final = (RunAccepted, RunCancel, RunExtend, OrgConfigured, HoldSet, HoldRemove)
