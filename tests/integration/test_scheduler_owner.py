@@ -116,3 +116,21 @@ async def test_a_scheduler_that_has_not_read_the_log_to_its_end_answers_nothing(
     finally:
         await log.close()
         await other.close()
+
+
+async def test_what_one_scheduler_has_answered_the_other_knows(
+    bus: Bus, nats_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """A standby rests between two looks at the log, which nobody who asks it may notice."""
+    schedulers = [Scheduler(nats_server.url(), tmp_path, name) for name in ("one", "two")]
+    try:
+        for one in schedulers:
+            await one.start()
+        for number in range(25):
+            run = (await ask(bus, "run", **json.loads(request(f"r{number}"))))["run"]
+            found = await ask(bus, "status", run=run)
+            assert found.get("run", {}).get("run") == run, found
+    finally:
+        for one in schedulers:
+            if one.process is not None:
+                one.end()
