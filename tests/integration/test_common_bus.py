@@ -151,3 +151,19 @@ async def test_closing_is_instant_when_the_server_is_gone(nats_server: EmbeddedS
     async with asyncio.timeout(2):
         await bus.drain(30)
     assert bus.nc.is_closed
+
+
+async def test_a_pull_that_is_cancelled_in_the_moment_of_an_answer_ends(bus: Bus) -> None:
+    """At each of the moments between the answer's arrival and what is done with it."""
+    for moment in range(12):
+        pull = Pull(bus, "WORK", pool_consumer("default"))
+        before = bus.nc.stats["in_msgs"]
+        task = asyncio.ensure_future(pull.next(timeout=600))
+        while bus.nc.stats["in_msgs"] == before:
+            await asyncio.sleep(0)
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled(), f"cancelled at moment {moment}, it went on"
+        await pull.close()

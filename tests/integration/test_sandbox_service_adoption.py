@@ -184,13 +184,12 @@ class Doom:
         self._left = at
         self._after = after
         self._bus = bus
-        self._calls = bus.publish, bus.nc.request
+        self._publish = bus.publish
         bus.publish = self._doomed(bus.publish)  # type: ignore[method-assign]
-        bus.nc.request = self._doomed(bus.nc.request)  # type: ignore[method-assign]
 
     def lift(self) -> None:
         """For the end of the connection."""
-        self._bus.publish, self._bus.nc.request = self._calls  # type: ignore[method-assign]
+        self._bus.publish = self._publish  # type: ignore[method-assign]
 
     def _doomed(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
         async def doomed(*args: Any, **options: Any) -> Any:

@@ -18,12 +18,11 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
 from pitstop_common.acks import PASSING, Ack, Refused, read_ack
 from pitstop_common.errors import PitstopError, Unavailable
-from pitstop_common.wire import Letter, hear, post, quicken
+from pitstop_common.wire import JetStream, Letter, hear, post, quicken
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ class Bus:
 
     def __init__(self, nc: Client, on_error: Callable[[Exception], None]) -> None:
         self.nc = nc
-        self.js: JetStreamContext = nc.jetstream(timeout=5)
+        self.js = JetStream(nc, lambda subject, data, timeout: self._ask(subject, data, None, timeout, _take_reply))
         self.on_error = on_error
         self._waiting: dict[int, tuple[asyncio.Future[Any], Take]] = {}
         self._told: dict[int, Callable[[Ack | PitstopError], None]] = {}

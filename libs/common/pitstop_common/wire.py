@@ -6,12 +6,17 @@ of ours need none of them, and few are asked for their headers.
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from nats.aio.client import Client, _validate_subject
 from nats.aio.subscription import Subscription
+from nats.errors import NoRespondersError, StaleConnectionError
+from nats.errors import TimeoutError as NatsTimeoutError
+from nats.js import JetStreamContext
+from nats.js.errors import APIError, ServiceUnavailableError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 log = logging.getLogger(__name__)
@@ -150,3 +155,23 @@ async def post(nc: Client, subject: str, data: bytes, reply: str, headers: Mappi
     await nc._send_command(command)
     if nc._flush_queue is not None and nc._flush_queue.empty():
         await nc._flush_pending()
+
+
+class JetStream(JetStreamContext):
+    """The stock one, which asks by `ask(subject, data, timeout)`. Its own way waits by `asyncio.wait_for`, which on
+    Python 3.11 loses a cancellation that comes in the same moment as the answer: the cancelled task goes on."""
+
+    def __init__(self, nc: Client, ask: Callable[[str, bytes, float], Awaitable[Letter]]) -> None:
+        super().__init__(nc, timeout=5)
+        self._ask = ask
+
+    async def _api_request(self, req_subject: str, req: bytes = b"", timeout: float = 5) -> dict[str, Any]:
+        try:
+            reply: dict[str, Any] = json.loads((await self._ask(req_subject, req, timeout)).data)
+        except NoRespondersError:
+            raise ServiceUnavailableError from None
+        except (TimeoutError, StaleConnectionError):
+            raise NatsTimeoutError from None
+        if "error" in reply:
+            raise APIError.from_error(reply["error"])
+        return reply

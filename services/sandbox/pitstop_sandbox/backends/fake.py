@@ -114,8 +114,7 @@ class FakeProcess:
         """With its sandbox."""
         for task in (*self.running.background, self._task):
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.wait({self._task})  # and a cancellation of who waits here is not taken for the task's
         self._close()
 
 
