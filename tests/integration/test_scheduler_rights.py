@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tests.integration.test_scheduler_partitions import PARTITIONS, Host, all_en
 from tests.played_host import Scheduler, until
 
 from pitstop_common import messages as m
-from pitstop_common.bus import connected
+from pitstop_common.bus import Bus, connected
 from pitstop_common.embedded import Account, EmbeddedServer
 from pitstop_common.errors import Unavailable
 from pitstop_common.permissions import rights
@@ -18,6 +19,11 @@ from pitstop_common.provision import provision
 from pitstop_scheduler.verify import check_all
 
 OTHERS = ("sandbox", "relay", "janitor", "owner", "publisher")
+SAYERS = (
+    ("publisher", "run.requested.acme"), ("sandbox", "sandbox.room._._"), ("relay", "ssh.denied._._"),
+    ("owner", "run.requested"),
+)  # fmt: skip
+"""Users and what they may publish; the server acknowledges it."""
 
 
 @pytest.fixture
@@ -70,3 +76,46 @@ async def test_nobody_else_may(server: EmbeddedServer, user: str) -> None:
                     await forger.store(subject, b"{}", timeout=0.1)
         for name in ("IN", "KV_owners", "DEC"):
             assert (await root.js.stream_info(name)).state.messages == 0
+
+
+async def test_an_answer_of_the_server_that_somebody_sends_into_the_log_stops_nothing(
+    server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """Whoever may publish may name any subject for the acknowledgement, and the server stores it there."""
+    one, two = (Scheduler(server.url("scheduler"), tmp_path, name) for name in ("one", "two"))
+    await one.start()
+    try:
+        async with connected(server.url("root"), "root") as bus:
+            host = Host(bus)
+            try:
+                await host.announce(4)
+                for number, (user, subject) in enumerate(SAYERS):
+                    async with connected(server.url(user), user) as sayer:
+                        for reply in ("dec.0", "$KV.owners.0", "dec.0"):
+                            await sayer.nc.publish(subject, b"{}", reply=reply)
+                        await sayer.nc.flush()
+                    await bus.store_surely(
+                        "run.requested", request("acme", f"a{number}"), {"Nats-Msg-Id": f"a{number}"}
+                    )
+                    start = await host.take()
+                    await host.report(m.JobClaimed, start, serial=1)
+                    await host.report(m.JobFinished, start, result="success", serial=2)
+                assert (await bus.js.stream_info("DEC", subjects_filter="dec.0")).state.messages > 2 * len(SAYERS)
+                await until(lambda: ended(bus, len(SAYERS)))
+                await two.start()
+                one.end(signal.SIGKILL)
+                await bus.store_surely("run.requested", request("acme", "last"), {"Nats-Msg-Id": "last"})
+                assert (await host.take()).org == "acme"
+            finally:
+                await host.close()
+            assert [checker.wrong for checker in await check_all(bus)] == [[]]
+    finally:
+        for process in (one, two):
+            if process.process is not None:
+                process.end()
+
+
+async def ended(bus: Bus, count: int) -> bool:
+    """Of org acme."""
+    runs = (await ask(bus, "acme", "ls", all=True))["runs"]
+    return bool(sum(run["status"] == "finished" for run in runs) == count)

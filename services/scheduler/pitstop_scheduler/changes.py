@@ -277,3 +277,12 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 encode_record = msgspec.msgpack.Encoder().encode
 decode_record = msgspec.msgpack.Decoder(Record).decode
+
+
+def read_record(data: bytes) -> Record | None:
+    """None: it is no record. Whoever may publish anything can name a subject of the log for the server's answer, and
+    the server stores that answer there."""
+    try:
+        return decode_record(data)
+    except msgspec.MsgspecError:
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from pitstop_scheduler import changes as c
 from pitstop_scheduler.fold import fold
 from pitstop_scheduler.model import State
 from pitstop_scheduler.snapshot_store import EVERY, Snapshots
+
+log = logging.getLogger(__name__)
 
 
 class Committed(NamedTuple):
@@ -47,6 +50,8 @@ class Log:
         self._loaded = False
         self.standby = True
         """Another process appends: what is folded here may be a moment old."""
+        self.noise = 0
+        """The newest message of the log that is no record."""
         self._waited_for = 0
         self._wanted = asyncio.Event()
 
@@ -54,6 +59,11 @@ class Log:
     def reached(self) -> int:
         """The newest record that is folded, or, after a start from a snapshot, read again for its effects."""
         return self.recent[-1].sequence if self.recent else self.state.published_to
+
+    @property
+    def read_to(self) -> int:
+        """The last that was read of the log, be it a record or not."""
+        return max(self.reached, self.state.head, self.noise)
 
     async def load(self) -> None:
         """Start from the newest whole snapshot, or from the beginning; once, and again after a gap. Raises
@@ -74,12 +84,19 @@ class Log:
         batch = await self._pull.next(timeout)
         for item in batch:
             if item.seq > self.reached:
-                committed = Committed(item.seq, c.decode_record(item.data))
-                self._check_gap(committed)
-                self.take_in(committed)
+                self._take(item.seq, c.read_record(item.data))
         if batch:
             await self._tell()
         return len(batch)
+
+    def _take(self, sequence: int, record: c.Record | None) -> None:
+        if record is None:
+            log.error("%s of %s is no record, and is passed over", sequence, self.subject)
+            self.noise = max(self.noise, sequence)
+            return
+        committed = Committed(sequence, record)
+        self._check_gap(committed)
+        self.take_in(committed)
 
     def _check_gap(self, committed: Committed) -> None:
         before = committed.record.after if committed.record.after >= 0 else committed.sequence - 1
@@ -103,16 +120,28 @@ class Log:
     async def append(self, record: c.Record) -> Committed:
         """Append at the head that the state has folded, and fold it. Tries until the server says yes or no. Raises
         WrongLastSequence: somebody else owns the log."""
-        headers = {
-            "Nats-Expected-Last-Subject-Sequence": str(self.state.head),
-            "Nats-Msg-Id": f"{record.owner}.{self.partition}.{record.epoch}.{record.number}",
-        }
         record = msgspec.structs.replace(record, after=self.state.head)
-        ack: Ack = await self._bus.store_surely(self.subject, c.encode_record(record), headers)
+        id = f"{record.owner}.{self.partition}.{record.epoch}.{record.number}"
+        while True:
+            headers = {"Nats-Expected-Last-Subject-Sequence": str(self.read_to), "Nats-Msg-Id": id}
+            try:
+                ack: Ack = await self._bus.store_surely(self.subject, c.encode_record(record), headers)
+                break
+            except WrongLastSequence:
+                if not await self._only_noise():
+                    raise
         committed = Committed(ack.seq, record)
         self.take_in(committed)
         await self._tell()
         return committed
+
+    async def _only_noise(self) -> bool:
+        """Is what stands in the way no record. Raises Unavailable."""
+        before, read_to = self.state.head, self.read_to
+        head = await self.head()
+        while self.read_to < head and self.state.head == before:
+            await self.follow(0.5)
+        return self.state.head == before and self.read_to > read_to
 
     def take_in(self, committed: Committed) -> None:
         """Fold a record, unless the snapshot held it, and keep it until its effects are out."""

@@ -65,4 +65,4 @@ class Logs:
 
 async def _read_up(log: Log) -> None:
     head = await log.head()
-    await log.until(lambda: log.state.head >= head)
+    await log.until(lambda: log.read_to >= head)

@@ -34,6 +34,8 @@ from pitstop_scheduler.tick import Stored
 
 log = logging.getLogger(__name__)
 
+_NOT_A_NAME: Final = b"{"
+"""How an answer of the server begins, which somebody had sent to the key."""
 _RENEW: Final = 0.5
 _LOOK: Final = 0.25
 """Seconds between two looks at the liveness key of a partition that another owns."""
@@ -99,7 +101,7 @@ class Partition:
 
     async def _claim_liveness(self) -> bool:
         entry = await self._liveness.get(self._key)
-        if entry is not None and entry.value is not None:
+        if entry is not None and entry.value is not None and not entry.value.startswith(_NOT_A_NAME):
             self._revision = entry.revision
             return entry.value == self._owner.encode()  # it is: the answer to an earlier claim was lost
         try:
@@ -182,7 +184,7 @@ class Partition:
         await self._log.load()
         head = await self._log.head()
         deadline = time.monotonic() + 30
-        while self._log.reached < head:
+        while max(self._log.reached, self._log.noise) < head:
             if not await self._log.follow(0.5) and time.monotonic() > deadline:
                 raise Unavailable("the log cannot be read to its end")
 

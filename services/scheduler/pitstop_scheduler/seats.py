@@ -20,6 +20,7 @@ from pitstop_common.limits import OWNER_TTL
 log = logging.getLogger(__name__)
 
 _MEMBER: Final = "member."
+_ALIVE: Final = b"1"
 _LOOK: Final = 0.25
 """Seconds between two looks at who lives."""
 _RENEW: Final = 2
@@ -83,17 +84,17 @@ class Seats:
 
     async def _renew(self) -> None:
         try:
-            self._revision = await self._bucket.swap(self._key, b"1", self._revision, ttl=OWNER_TTL)
+            self._revision = await self._bucket.swap(self._key, _ALIVE, self._revision, ttl=OWNER_TTL)
         except WrongLastSequence:  # it expired, or the answer to an earlier renewal was lost
             entry = await self._bucket.get(self._key)
             self._revision = await self._bucket.swap(
-                self._key, b"1", entry.revision if entry else 0, ttl=OWNER_TTL
+                self._key, _ALIVE, entry.revision if entry else 0, ttl=OWNER_TTL
             )  # fmt: skip
 
     async def _living(self) -> int:
         names = await self._bucket.names(_MEMBER + "*")
         entries = await asyncio.gather(*(self._bucket.get(name) for name in names))
-        others = {name for name, entry in zip(names, entries, strict=True) if entry and entry.value is not None}
+        others = {name for name, entry in zip(names, entries, strict=True) if entry and entry.value == _ALIVE}
         return len(others | {self._key})
 
     def _count(self, members: int) -> None:

@@ -48,7 +48,8 @@ async def check(bus: Bus, partition: int = 0) -> Checker:
     snapshots = Snapshots(bus, partition)
     for _ in range(_TRIMMED_MEANWHILE):
         manifests = await snapshots.manifests()
-        log = [(item.seq, c.decode_record(item.data)) for item in await read_all(bus, DEC, decisions(partition))]
+        found = [(item.seq, c.read_record(item.data)) for item in await read_all(bus, DEC, decisions(partition))]
+        log = [(sequence, record) for sequence, record in found if record is not None]
         checker = await _start(snapshots, manifests, log)
         if checker is not None:
             break
