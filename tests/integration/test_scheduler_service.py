@@ -106,6 +106,7 @@ async def test_ssh_without_a_key_is_refused_before_anything_runs(bus: Bus, sched
     assert (await ask(bus, "keys-add", key="nonsense"))["code"] == "400"
     added = await ask(bus, "keys-add", key=KEY + " ada@laptop")
     assert [key["fingerprint"] for key in (await ask(bus, "keys-ls"))["keys"]] == [added["fingerprint"]]
+    body["ssh"] = {"pause": "on_failure", "keys": [KEY]}  # the same key again: one to let in
     accepted = await ask(bus, "run", **body)
     job = accepted["jobs"]["job"] if "job" in accepted["jobs"] else next(iter(accepted["jobs"].values()))
     reply = await bus.request("svc.access", m.encode(m.AccessRequest(job=job)))

@@ -61,7 +61,7 @@ class People:
         await self._change(org, user, change)
 
     async def allowed(self, org: str, actor: str, users: tuple[str, ...], keys: tuple[str, ...]) -> list[AllowedKey]:
-        """Every key that may enter: of the actor, of the users, and raw ones, which count as the actor."""
+        """Every key that may enter, once: of the actor, of the users, and raw ones, which count as the actor."""
         found = [_allowed(actor, parse_public_key(key)) for key in keys]
         for user in dict.fromkeys([actor, *users]):
             if user:
@@ -69,7 +69,7 @@ class People:
                     AllowedKey(user=user, key=key.key, fingerprint=key.fingerprint)
                     for key in await self.keys(org, user)
                 ]
-        return found
+        return list({(key.user, key.fingerprint): key for key in found}.values())
 
     async def owner_of(self, org: str, fingerprint: str) -> str:
         """Whose key it is; empty when nobody of the org registered it."""
