@@ -100,7 +100,9 @@ class Relay:
             each.cancel()
 
     async def stop(self) -> None:
-        """Everybody inside is told and disconnected; the links end."""
+        """Nobody new; everybody inside is told and disconnected; the links end."""
+        self.draining = True
+        self._server.close()
         for guest in tuple(self._guests):
             guest.dismiss("relay_stopped", _GOODBYE)
         try:
@@ -176,7 +178,6 @@ async def serve(runtime: Runtime, config: RelayConfig) -> None:
         await runtime.stopping.wait()
         await relay.drain(config.drain_timeout, runtime.hurrying)
     finally:
-        await relay.drain(0, runtime.hurrying)
         await relay.stop()
 
 
