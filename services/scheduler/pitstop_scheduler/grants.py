@@ -12,7 +12,7 @@ from typing import Final
 from pitstop_scheduler.draft import Draft
 from pitstop_scheduler.model import Job, State
 from pitstop_scheduler.rooms import places
-from pitstop_scheduler.turns import Place
+from pitstop_scheduler.turns import Place, turn_at
 
 _LOOK_AHEAD: Final = 1000
 """How many jobs of one org that cannot run now are passed over in one tick."""
@@ -92,7 +92,7 @@ class _Round:
     def __init__(self, draft: Draft, others: Iterator[Place]) -> None:
         self._draft, self._others = draft, others
         self._known = set(draft.touched)
-        self._heap = [(draft.org(org).turn, org) for org in self._known]
+        self._heap = [self._place(org) for org in self._known]
         heapq.heapify(self._heap)
         self._following = next(others, None)
 
@@ -108,7 +108,11 @@ class _Round:
 
     def put(self, org: str) -> None:
         """It may have another turn."""
-        heapq.heappush(self._heap, (self._draft.org(org).turn, org))
+        heapq.heappush(self._heap, self._place(org))
+
+    def _place(self, id: str) -> Place:
+        org = self._draft.org(id)
+        return turn_at(org.turn, org.weight), id
 
 
 def _first_that_fits(draft: Draft, queue: Iterator[str], org: str, open_: set[str]) -> Job | None:

@@ -19,6 +19,7 @@ from pitstop_common.roles import ProjectRules, Role
 from pitstop_scheduler.hold import Hold, OnJob
 from pitstop_scheduler.pool import Pool
 from pitstop_scheduler.queues import Queues
+from pitstop_scheduler.turns import Turn, turn_at
 
 _KNOWN_STEP: Final = 600.0
 """Known runs are forgotten in bundles of so many seconds."""
@@ -96,7 +97,7 @@ class Run(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class Org(msgspec.Struct):
-    """An org's limits and what is in use. `slots` None: the default. `turn`: its place in the weighted round."""
+    """An org's limits and what is in use. `slots` None: the default. `turn`: where its next job starts."""
 
     slots: int | None = None
     weight: int = 1
@@ -207,10 +208,10 @@ class State(Queues):
     def pool_of(self, job: str) -> str:
         return self.jobs[job].pool
 
-    def turn_of(self, id: str) -> float | None:
+    def turn_of(self, id: str) -> Turn | None:
         org = self.org(id)
         limit = self.org_slots if org.slots is None else org.slots
-        return None if limit and org.used >= limit else org.turn
+        return None if limit and org.used >= limit else turn_at(org.turn, org.weight)
 
     # -- changing (fold only) ----------------------------------------------------------------------------------------
 

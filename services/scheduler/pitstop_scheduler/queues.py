@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import takewhile
 
-from pitstop_scheduler.turns import Touched, Turns
+from pitstop_scheduler.turns import Touched, Turn, Turns
 
 
 class Queues(ABC):
@@ -19,7 +19,7 @@ class Queues(ABC):
         """Follows from the queues and the orgs."""
 
     @abstractmethod
-    def turn_of(self, id: str) -> float | None:
+    def turn_of(self, id: str) -> Turn | None:
         """When an org is served next; None: it has all the slots it may have."""
 
     @abstractmethod
