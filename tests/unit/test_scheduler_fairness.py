@@ -59,7 +59,7 @@ class Floor:
 
 
 def later(floor: Floor) -> Floor:
-    """Others have had the pool for themselves, until the turns of all have passed. No sum of turns is a round number."""
+    """Others have had the pool for themselves, until all turns have passed. Sums of turns are not round."""
     floor.desk.tell(configured("others", 0, 7))
     floor.ask("others", 20)
     floor.grow(20)
