@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,13 @@ from pitstop_common.limits import OWNER_TTL
 from pitstop_common.streams import DEC, SNAP
 from pitstop_common.telemetry import headers
 from pitstop_scheduler import changes as c
+from pitstop_scheduler.fold import fold
 from pitstop_scheduler.log import Log
+from pitstop_scheduler.model import State
 from pitstop_scheduler.snapshot import Manifest
 from pitstop_scheduler.snapshot_store import Snapshots
 from pitstop_scheduler.verify import check
+from pitstop_scheduler.views import job_view, run_view
 
 TAKE_OVER = 2.0
 """From nothing to the fold of 100,000 ended runs, in seconds."""
@@ -121,8 +124,9 @@ async def accept(bus: Bus, id: str) -> str:
 
 
 async def history(bus: Bus, runs: int, *, ended: bool) -> None:
-    """The log as it is after that many runs: `ended`, or all waiting."""
-    sequence = 0
+    """The log as it is after that many runs: `ended`, or all waiting. Its records say that their effects are out (but
+    for the newest one's), so the read models of those that wait are there, too."""
+    sequence, state = 0, State()
     for first in range(0, runs, RECORD):
         some = [f"{number:012}" for number in range(first, first + RECORD)]
         futures = []
@@ -130,7 +134,20 @@ async def history(bus: Bus, runs: int, *, ended: bool) -> None:
             record = c.Record(1, sequence, "past", 0, 1000.0 + first, max(0, sequence - 1), changes, sequence)
             futures.append(await bus.send(subjects.decisions(0), c.encode_record(record)))
             sequence += 1
+            if not ended:
+                fold(state, record, sequence)
         assert [ack.seq for ack in await asyncio.gather(*futures)][-1] == sequence
+        if not ended:
+            await asyncio.gather(*[await bus.send(key, view) for key, view in read_models(state, some, sequence)])
+
+
+def read_models(state: State, runs: list[str], sequence: int) -> Iterator[tuple[str, bytes]]:
+    """Subjects and contents."""
+    root = "$KV.runs."
+    for run in map(state.runs.__getitem__, runs):
+        yield f"{root}{run.org}.{run.id}", m.encode(run_view(run, sequence))
+        for job in run.jobs:
+            yield f"{root}{run.org}.{run.id}.{job}", m.encode(job_view(state.jobs[job], run, sequence))
 
 
 def life(runs: list[str], *, ended: bool) -> list[tuple[c.AnyChange, ...]]:
