@@ -138,3 +138,18 @@ async def test_a_relay_that_is_killed_cuts_its_people_and_nothing_else(service: 
         await service.ssh.job.until("closed", "ada", "disconnect")
         await person.ended()
     assert await service.process.wait() == -signal.SIGKILL
+
+
+async def test_ssh_audit_finds_nothing_to_fail_or_warn_of(service: Service) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ssh_audit", "-j", "--skip-rate-test", "-p", str(service.ssh.at.port), "127.0.0.1",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b""), "0: no failure, no warning"
+    report = json.loads(out)
+    offers = [offer for kind in ("kex", "key", "enc", "mac") for offer in report[kind]]
+    assert len(offers) >= 8
+    assert [offer for offer in offers if {"fail", "warn"} & set(offer["notes"])] == []
+    assert report["cves"] == [] and report["recommendations"] == {}
+    assert "kex-strict-s-v00@openssh.com" in {offer["algorithm"] for offer in report["kex"]}, "what Terrapin needs"

@@ -122,15 +122,20 @@ def test_tls_files_that_are_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "macs", "guess"),
+    ("version", "exchanges", "macs", "guess"),
     [
-        (b"SSH-2.0-OpenSSH_9.2p1", [], False),
-        (b"SSH-2.0-PuTTY_Release_0.78", [], False),
-        (b"SSH-2.0-dropbear_2022.83", [b"hmac-sha2-256"], True),
-        (b"SSH-2.0-libssh2_1.10.0", [b"hmac-sha2-256"], False),
+        (b"SSH-2.0-OpenSSH_9.2p1", transport.KEX, [], False),
+        (b"SSH-2.0-OpenSSH_9.9", transport.KEX, [], False),
+        (b"SSH-2.0-OpenSSH_10.0p2 Debian-7", transport.POST_QUANTUM, [], False),
+        (b"SSH-2.0-OpenSSH_for_Windows_9.5", transport.KEX, [], False),
+        (b"SSH-2.0-PuTTY_Release_0.78", transport.KEX, [], False),
+        (b"SSH-2.0-dropbear_2022.83", transport.KEX, [b"hmac-sha2-256"], True),
+        (b"SSH-2.0-libssh2_1.10.0", transport.KEX, [b"hmac-sha2-256"], False),
     ],
 )
-async def test_only_who_knows_no_better_is_offered_less(version: bytes, macs: list[bytes], guess: bool) -> None:
+async def test_only_who_knows_no_better_is_offered_less(
+    version: bytes, exchanges: tuple[str, ...], macs: list[bytes], guess: bool
+) -> None:
     assert "self._client_version = version" in inspect.getsource(SSHConnection._recv_version)
     sent: list[bytes] = []
 
@@ -145,6 +150,7 @@ async def test_only_who_knows_no_better_is_offered_less(version: bytes, macs: li
         lists = SSHPacket(sent.pop()[16:])
         kex, _host_keys, _up, _down, up_macs, down_macs = (lists.get_namelist() for _ in range(6))
         assert up_macs == down_macs == [*(name.encode() for name in transport.MACS), *macs]
+        assert [name for name in kex if b"25519" in name] == [name.encode() for name in exchanges]
         assert (b"kexguess2@matt.ucc.asn.au" in kex) == guess
         assert b"kex-strict-s-v00@openssh.com" in kex
     client._transport = None

@@ -8,6 +8,7 @@ such message to the client.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol, cast
@@ -21,13 +22,17 @@ from pitstop_common.limits import PAUSE_ABOVE, RESUME_BELOW
 from pitstop_common.userauth import ACCEPTED, MAX_KEY_BYTES, SHA1, Malformed, key_type
 from pitstop_relay.passing import FIRST, LAST, PassingConnection
 
-KEX: Final = ("mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org")
+POST_QUANTUM: Final = ("mlkem768x25519-sha256",)
+KEX: Final = (*POST_QUANTUM, "curve25519-sha256", "curve25519-sha256@libssh.org")
 CIPHERS: Final = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr", "aes192-ctr", "aes128-ctr")
 MACS: Final = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
 PLAIN_MAC: Final = "hmac-sha2-256"
 PLAIN_CLIENTS: Final = (b"dropbear", b"libssh2")
 """They know no MAC of the better kind (encrypt-then-MAC) and no AES-GCM: only they are offered PLAIN_MAC, too."""
 
+_OPENSSH: Final = re.compile(rb"OpenSSH_(\d+)\.")
+_KNOWS_POST_QUANTUM: Final = 10
+"""From this version on OpenSSH takes it before all others, so it is offered nothing weaker."""
 _GUESS: Final = b"kexguess2@matt.ucc.asn.au"
 _DISCONNECT: Final = 1
 _IGNORE: Final = 2
@@ -161,6 +166,9 @@ class Transport(PassingConnection):
         """The client has said what it is."""
         if any(name in self._client_version for name in PLAIN_CLIENTS):
             self._mac_algs = [name.encode() for name in (*MACS, PLAIN_MAC)]
+        found = _OPENSSH.search(self._client_version)
+        if found and int(found[1]) >= _KNOWS_POST_QUANTUM:
+            self._kex_algs = [name.encode() for name in POST_QUANTUM]
         super()._send_kexinit()
 
     def _get_extra_kex_algs(self) -> list[bytes]:
