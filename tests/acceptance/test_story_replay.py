@@ -158,7 +158,7 @@ async def test_every_fact_twice_and_late_changes_nothing(anybody: Outside, seed:
         facts = await anybody.stored("IN")
         assert {parse_fact(fact.subject).type for fact in facts} >= {
             "run.accepted", "run.cancel", "job.claimed", "job.paused", "job.resumed", "job.finished", "step.started",
-            "step.finished", "sandbox.ready", "sandbox.room", "ssh.connected", "ssh.active", "ssh.closed",
+            "step.finished", "sandbox.ready", "sandbox.room", "ssh.connected", "ssh.active", "ssh.used", "ssh.closed",
             "ssh.denied", "session.expired",
         }  # fmt: skip
         starts = len(anybody.all("run.started"))

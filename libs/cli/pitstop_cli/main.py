@@ -20,6 +20,7 @@ _VERBS: Final = {
     "exec": "Run one command in a job, and say how it ended.",
     "status": "Show a run, or the newest ones.",
     "logs": "Show the output of a run.",
+    "audit": "Who was in a run, and what they did there.",
     "ls": "List runs, or who holds which slot (--ssh).",
     "top": "Who holds which slot and who waits, live.",
     "extend": "Keep a session longer.",
@@ -38,7 +39,7 @@ _VERBS: Final = {
     "serve": "Run one service: scheduler, sandbox, relay or janitor.",
 }
 _GROUPS: Final = {
-    "Main": ("up", "run", "rerun", "ssh", "exec", "status", "logs"),
+    "Main": ("up", "run", "rerun", "ssh", "exec", "status", "logs", "audit"),
     "Manage": ("login", "logout", "token", "ls", "top", "extend", "hold", "cancel", "keys", "secrets", "dlq"),
     "Operate": ("org", "apply", "doctor", "verify", "serve"),
 }

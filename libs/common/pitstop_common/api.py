@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from pitstop_common.api_audit import AuditReply, AuditRequest
 from pitstop_common.api_holds import HoldList, HoldRemoval, HoldRequest, HoldView
 from pitstop_common.api_secrets import ContextList, ContextRestrict, ContextView, SecretRemove, SecretSet, SecretsList
 from pitstop_common.limits import (
@@ -268,6 +269,7 @@ VERBS: Final[dict[str, Verb]] = {
     "hold": Verb(HoldRequest, HoldView, "write", "project"),
     "hold-ls": Verb(Nothing, HoldList, "read", "member"),
     "hold-rm": Verb(HoldRemoval, Done, "write", "project", others="admin"),
+    "audit": Verb(AuditRequest, AuditReply, "read", "run"),
     "logs": Verb(LogsRequest, LogsReply, "read", "run"),
     "login": Verb(LoginRequest, LoginReply, "none", "member"),
     "token-create": Verb(TokenRequest, TokenMade, "read", "member", others="admin"),

@@ -17,6 +17,8 @@ class Stored(NamedTuple):
     seq: int
     subject: str
     data: bytes
+    time: str = ""
+    """When it was stored, by the server's clock: RFC 3339."""
 
 
 class Batch(NamedTuple):
@@ -36,7 +38,11 @@ async def read_batch(
     def take(msg: Letter) -> None:
         headers = msg.headers or {}
         if "Nats-Sequence" in headers:
-            found.append(Stored(int(headers["Nats-Sequence"]), headers["Nats-Subject"], msg.data))
+            found.append(
+                Stored(
+                    int(headers["Nats-Sequence"]), headers["Nats-Subject"], msg.data, headers.get("Nats-Time-Stamp", "")
+                )
+            )
         elif not ended.done():
             status = headers.get("Status")
             if status in {"204", "404"}:

@@ -112,10 +112,10 @@ def _scheduler() -> Rights:
 
 
 def _logins() -> tuple[str, ...]:
-    """To let people in, and to read their logs for them."""
+    """To let people in, and to read logs and the audit for them."""
     return (
         "$KV.passes.>", USER_INFO, *_get("KV_passes"), *_message("KV_passes"), *_scan("KV_passes"),
-        f"$JS.API.DIRECT.GET.{streams.LOGS}",
+        *(f"$JS.API.DIRECT.GET.{name}" for name in (streams.LOGS, streams.IN)),
     )  # fmt: skip
 
 
@@ -123,8 +123,8 @@ def _sandbox() -> Rights:
     return Rights(
         publish=(
             *_facts("job.claimed", "job.paused", "job.resumed", "job.finished", "step.started", "step.finished",
-                    "sandbox.ready", "sandbox.failed", "sandbox.room", "ssh.connected", "ssh.active", "ssh.closed",
-                    "ssh.denied"),
+                    "sandbox.ready", "sandbox.failed", "sandbox.room", "ssh.connected", "ssh.active", "ssh.used",
+                    "ssh.closed", "ssh.denied"),
             logs("*", "*", "*"), "$KV.claims.>", "$KV.hosts.>", service("access"), service("job"),
             service("secrets"),
             *_info(), *_get(streams.SPECS, "KV_claims", "KV_hosts"), *_consume(streams.WORK),

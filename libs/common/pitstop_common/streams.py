@@ -47,6 +47,8 @@ BUCKETS: Final = ("runs", "claims", "keys", "hosts", "secrets", "passes", "owner
 secrets: contexts, their values encrypted. passes: tokens and logins of people.
 owners: the liveness key of each partition. The last two use times to live."""
 
+FACTS_DAYS: Final = 7
+"""So long is known what happened in a run, step by step: its audit."""
 SPECS_DAYS: Final = 14
 """So long can a run be looked at in full, and done again."""
 INTAKE: Final = "intake"
@@ -66,7 +68,7 @@ def streams(partitions: int = 1, replicas: int = 1) -> list[StreamConfig]:
         stream(REQ, [RUN_REQUESTED], max_age=7 * _DAY, max_bytes=1024 * _MIB, discard=DiscardPolicy.NEW),
         stream(REQ_ORG, [f"{RUN_REQUESTED}.*"], max_age=7 * _DAY, max_bytes=1024 * _MIB,
                discard=DiscardPolicy.NEW, republish=RePublish(src=f"{RUN_REQUESTED}.*", dest=RUN_REQUESTED)),
-        stream(IN, [f"{type_}.*.*" for type_ in FACT_TYPES], max_age=7 * _DAY, max_bytes=4096 * _MIB,
+        stream(IN, [f"{type_}.*.*" for type_ in FACT_TYPES], max_age=FACTS_DAYS * _DAY, max_bytes=4096 * _MIB,
                discard=DiscardPolicy.NEW,
                subject_transform=SubjectTransform(
                    src="*.*.*.*",

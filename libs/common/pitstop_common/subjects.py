@@ -17,7 +17,7 @@ FACTS: Final = (
     "job.claimed", "job.paused", "job.resumed", "job.finished",
     "step.started", "step.finished",
     "sandbox.ready", "sandbox.failed", "sandbox.lost", "sandbox.room",
-    "ssh.connected", "ssh.active", "ssh.closed", "ssh.denied",
+    "ssh.connected", "ssh.active", "ssh.used", "ssh.closed", "ssh.denied",
     "session.expired", "session.warned",
     "org.configured", "hold.set", "hold.remove",
     "pool.asked", "pool.shared",
@@ -98,6 +98,11 @@ def snapshot(partition: int | str, head: int | str, part: int | str) -> str:
 def facts_of(partition: int) -> str:
     """All stored facts of a partition."""
     return f"in.{partition}.>"
+
+
+def facts_about(org: str, run: str) -> str:
+    """All stored facts about a run."""
+    return f"in.*.*.*.{org}.{run}"
 
 
 def spec(org: str, run: str) -> str:

@@ -39,6 +39,7 @@ from pitstop_sandbox.events import (
     Stopped,
     Stored,
     Tick,
+    Used,
 )
 from pitstop_sandbox.model import Going, JobState
 from pitstop_sandbox.transitions import Status, check_legal, check_reached
@@ -229,5 +230,5 @@ _RULES: dict[type, Callable[[Turn, Any], None]] = {
     SandboxMade: _made, SandboxBroke: _broke, Removed: _removed, StepEnded: _step_ended, Exported: _exported,
     Tick: _tick, SessionOpened: people.opened, SessionClosed: people.closed, ShellStarted: people.shell_started,
     ShellEnded: people.shell_ended, Active: people.active, Asked: _asked, Stopped: _stopped, Resumed: _resumed,
-    Stored: _stored, Replied: _replied,
+    Stored: _stored, Replied: _replied, Used: people.used,
 }  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from pitstop_common.messages import HostFact, Result, SshAddress
+from pitstop_common.messages import HostFact, Result, SshAddress, UseKind
 
 Verb = Literal["continue", "retry", "skip", "fail", "next", "abort"]
 
@@ -105,6 +105,16 @@ class Active(_Event, frozen=True, kw_only=True):
     at: float
 
 
+class Used(_Event, frozen=True, kw_only=True):
+    """Somebody opens something inside, or has opened it `count` times. `what` is masked and bounded."""
+
+    session: str
+    user: str
+    kind: UseKind
+    what: str = ""
+    count: int = 1
+
+
 class Asked(_Event, frozen=True, kw_only=True):
     """`pitstop-step` inside asks for something. `id` is unique: the same one again is answered, not done again."""
 
@@ -148,7 +158,7 @@ class Removed(_Event, frozen=True, kw_only=True):
 
 Event = (
     SandboxMade | SandboxBroke | StepEnded | Exported | Tick | SessionOpened | SessionClosed | ShellStarted
-    | ShellEnded | Active | Asked | Stopped | Resumed | Stored | Replied | Removed
+    | ShellEnded | Active | Used | Asked | Stopped | Resumed | Stored | Replied | Removed
 )  # fmt: skip
 
 

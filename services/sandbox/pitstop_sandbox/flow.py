@@ -70,7 +70,8 @@ def start(t: Turn, step: int, status: Status, *, asker: str = "") -> None:
     clock = {"running_since": t.now} if status is Status.STEPPING else {}
     t.set(status=status, current=step, step_since=t.now, killing="", killed_for="", kill_at=0, asker=asker, **clock)
     t.set_step(step, tries=tries, result="", exit_code=None, error="", started=t.state.step(step).started or t.now)
-    t.publish(StepStarted, step=step, name=t.state.spec(step).name, attempts=tries)
+    t.publish(StepStarted, step=step, name=t.state.spec(step).name, attempts=tries,
+              by=t.state.step(step).by if status is Status.RETRYING else "")  # fmt: skip
     t.do(RunStep(step, tries, asker))
 
 

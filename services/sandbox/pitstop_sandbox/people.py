@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pitstop_common.messages import SshActive, SshClosed, SshConnected
+from pitstop_common.messages import SshActive, SshClosed, SshConnected, SshUsed
 from pitstop_sandbox import flow, notices
-from pitstop_sandbox.events import Active, SessionClosed, SessionOpened, ShellEnded, ShellStarted
+from pitstop_sandbox.events import Active, SessionClosed, SessionOpened, ShellEnded, ShellStarted, Used
 from pitstop_sandbox.model import Going, SessionState
 from pitstop_sandbox.transitions import Status
 from pitstop_sandbox.turn import Turn
@@ -80,3 +80,10 @@ def active(t: Turn, event: Active) -> None:
     """Somebody is at work."""
     if t.state.sessions:
         t.publish(SshActive, at=event.at)
+
+
+def used(t: Turn, event: Used) -> None:
+    """Somebody opens something. Of a job whose end was said nothing more is."""
+    if not t.state.removed:
+        t.publish(SshUsed, session=event.session, user=event.user, kind=event.kind, what=event.what,
+                  count=event.count)  # fmt: skip

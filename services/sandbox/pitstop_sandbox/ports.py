@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
-from pitstop_common.messages import HostFact, LogChunk
+from pitstop_common.messages import HostFact, LogChunk, UseKind
 from pitstop_sandbox.backends.port import Listener, Process, Tcp, Unix
 from pitstop_sandbox.channels.shells import Line, Shell
 
@@ -57,7 +57,7 @@ class Pty(msgspec.Struct, frozen=True):
 class Use(msgspec.Struct, frozen=True):
     """What somebody does inside. `what`: the command, or the place that is dialled or listened on."""
 
-    kind: Literal["shell", "exec", "sftp", "dial", "listen", "agent"]
+    kind: UseKind
     what: str = ""
 
 

@@ -153,6 +153,7 @@ class JobRunner(Sessions):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(f"{self._folder}/{name}", 0o755)  # noqa: PTH102
         control.install(self._folder / "bin")
+        self._begin_loop(self._ledger.keep())
         if resumed:
             await self._take_over()
 
@@ -235,6 +236,7 @@ class JobRunner(Sessions):
                 await sandbox.remove()
         except BackendError as error:
             _log.warning("sandbox of %s not removed: %s", self._spec().id, error)
+        self._ledger.close()
         self._apply(Removed())
 
     # -- steps -----------------------------------------------------------------------------------------------------

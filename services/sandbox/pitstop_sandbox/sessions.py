@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from pitstop_sandbox.events import (
     ShellStarted,
 )
 from pitstop_sandbox.flow import PAUSING
+from pitstop_sandbox.ledger import Ledger
 from pitstop_sandbox.machine import Machine
 from pitstop_sandbox.model import JobState
 from pitstop_sandbox.notices import entry
@@ -35,8 +35,6 @@ from pitstop_sandbox.ports import Entry, Pty, Session, Use
 from pitstop_sandbox.steps import environment, github
 from pitstop_sandbox.steps.secret_values import SecretValues
 from pitstop_sandbox.transitions import Status
-
-log = logging.getLogger(__name__)
 
 _REMEMBERED: Final = 64
 _CHANNEL: Final = "ssh-"
@@ -62,6 +60,7 @@ class Sessions(Machine):
         self._commands: list[Process] = []
         self._shells = Shells(self._shell_gone)
         self._answered_at = 0.0
+        self._ledger = Ledger(self._apply, lambda: self._secrets.all_masks(self._job.masks), clock)
 
     @abstractmethod
     def _workspace(self) -> str:
@@ -152,8 +151,9 @@ class Sessions(Machine):
         return self._sandbox
 
     def used(self, session: Session, use: Use) -> None:
-        """Somebody opens something inside."""
-        log.info("used job=%s session=%s user=%s kind=%s", self.job, session.id, session.user, use.kind)
+        """Somebody opens something inside; `ssh.used` follows."""
+        if self._live:
+            self._ledger.used(session, use)
 
     def shell_started(self, session: Session, process: Process, line: Line) -> Shell | None:
         """An interactive shell runs."""

@@ -36,7 +36,7 @@ class IllegalEvent(Exception):
 _P, _S, _A, _R, _W, _F, _END = Status
 
 _STAYS_UNTIL_STORED = {"Stored": (_F, _END), "Replied": (_F,)}
-_ANYWHERE = ("Tick", "SessionOpened", "SessionClosed", "ShellStarted", "Active", "Stored", "Replied")
+_ANYWHERE = ("Tick", "SessionOpened", "SessionClosed", "ShellStarted", "Active", "Used", "Stored", "Replied")
 
 TABLE: Final[dict[Status, dict[str, tuple[Status, ...]]]] = {
     _P: {

@@ -41,7 +41,7 @@ class Turn:
         """Have something done that the state itself asks for (see `decide.pending`)."""
         self.instructions.append(instruction)
 
-    def publish(self, kind: type[HostFact], *, at: float = 0, cause: str = "", **fields: Any) -> None:
+    def publish(self, kind: type[HostFact], /, *, at: float = 0, cause: str = "", **fields: Any) -> None:
         """Store a fact of this job. Host and incarnation are filled in by whoever sends it."""
         state = self.state
         number = state.number + 1

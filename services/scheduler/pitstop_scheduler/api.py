@@ -27,6 +27,7 @@ from pitstop_common.permissions import PUBLISHER
 from pitstop_common.public_keys import parse_public_key
 from pitstop_common.pull import rfc3339
 from pitstop_common.telemetry import trace_of
+from pitstop_scheduler.api_audit import Audit
 from pitstop_scheduler.api_holds import Holds
 from pitstop_scheduler.api_letters import Letters
 from pitstop_scheduler.api_logs import Output
@@ -91,6 +92,7 @@ class Api:
             "secrets-restrict": self._secrets.restrict, "login": self._tokens.login,
             "token-create": self._tokens.create, "token-ls": self._tokens.list, "token-revoke": self._tokens.revoke,
             "hold": self._holds.set, "hold-ls": self._holds.list, "hold-rm": self._holds.remove,
+            "audit": Audit(self._bus).read,
             "dlq-ls": letters.list, "dlq-show": letters.show, "dlq-replay": letters.replay,
         }  # fmt: skip
         for verb, handler in verbs.items():

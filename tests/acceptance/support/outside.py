@@ -26,8 +26,8 @@ SCHEMAS = Path(__file__).parents[3] / "schemas" / "v1"
 NAMES = (
     "run.requested", "run.accepted", "run.cancel", "run.queued", "run.started", "run.finished", "run.rejected",
     "run.duplicate", "job.claimed", "job.paused", "job.resumed", "job.finished", "step.started", "step.finished",
-    "sandbox.ready", "sandbox.failed", "sandbox.lost", "ssh.connected", "ssh.active", "ssh.closed", "ssh.denied",
-    "session.expired", "session.expiring", "session.extended",
+    "sandbox.ready", "sandbox.failed", "sandbox.lost", "ssh.connected", "ssh.active", "ssh.used", "ssh.closed",
+    "ssh.denied", "session.expired", "session.expiring", "session.extended",
 )  # fmt: skip
 _Found = TypeVar("_Found")
 

@@ -73,6 +73,7 @@ from pitstop_common.messages.facts import (
     SshClosed,
     SshConnected,
     SshDenied,
+    SshUsed,
     StepFinished,
     StepStarted,
 )
@@ -87,6 +88,7 @@ from pitstop_common.messages.parts import (
     Result,
     SshAddress,
     StepReport,
+    UseKind,
 )
 from pitstop_common.messages.views import (
     Claim,
@@ -166,6 +168,7 @@ __all__ = [
     "SshClosed",
     "SshConnected",
     "SshDenied",
+    "SshUsed",
     "Start",
     "StepFinished",
     "StepReport",
@@ -173,6 +176,7 @@ __all__ = [
     "Stop",
     "SweepReply",
     "SweepRequest",
+    "UseKind",
     "UserKey",
     "Waiting",
     "Warn",

@@ -7,7 +7,16 @@ from typing import Literal
 import msgspec
 
 from pitstop_common.limits import LONGEST_SESSION, MAX_DURATION, PRESSURE
-from pitstop_common.messages.parts import Choice, ExpiryReason, JobReport, Message, PauseReason, Result, SshAddress
+from pitstop_common.messages.parts import (
+    Choice,
+    ExpiryReason,
+    JobReport,
+    Message,
+    PauseReason,
+    Result,
+    SshAddress,
+    UseKind,
+)
 from pitstop_common.roles import ProjectRules, Role
 
 
@@ -111,6 +120,8 @@ class StepStarted(HostFact, frozen=True, kw_only=True, tag="step.started"):
     step: int
     name: str
     attempts: int = 1
+    by: str = ""
+    """Who had it tried again."""
 
 
 class StepFinished(HostFact, frozen=True, kw_only=True, tag="step.finished"):
@@ -169,6 +180,19 @@ class SshActive(HostFact, frozen=True, kw_only=True, tag="ssh.active"):
     """Somebody was active `age` seconds before this was published."""
 
     age: float = 0
+
+
+class SshUsed(HostFact, frozen=True, kw_only=True, tag="ssh.used"):
+    """Somebody inside opens something: a shell, a command (`what`), sftp, a connection to `what` inside, a listener on
+    `what`, their agent. `what` is masked as the job's log is, has no control characters and is bounded. `count`: so
+    often, where many came at a time; `session` is the first of theirs then. An empty `what` of a kind that has one:
+    too many different ones to name."""
+
+    session: str
+    user: str
+    kind: UseKind
+    what: str = ""
+    count: int = 1
 
 
 class SshClosed(HostFact, frozen=True, kw_only=True, tag="ssh.closed"):
@@ -267,6 +291,6 @@ class PoolShared(Message, frozen=True, kw_only=True, tag="pool.shared"):
 
 Fact = (
     RunAccepted | RunCancel | RunExtend | JobClaimed | SandboxReady | SandboxFailed | SandboxLost | SandboxRoom
-    | StepStarted | StepFinished | JobPaused | JobResumed | JobFinished | SshConnected | SshActive | SshClosed
+    | StepStarted | StepFinished | JobPaused | JobResumed | JobFinished | SshConnected | SshActive | SshUsed | SshClosed
     | SshDenied | SessionExpired | SessionWarned | OrgConfigured | HoldSet | HoldRemove | PoolAsked | PoolShared
 )  # fmt: skip

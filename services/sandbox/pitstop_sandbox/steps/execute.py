@@ -52,7 +52,7 @@ def plan(state: JobState, step: int, workspace: str, job_folder: Path, secrets: 
         env=environment.surroundings(state, step, workspace, secrets=secrets),
         cwd=environment.folder(spec, workspace),
         shells=state.shells,
-        masks=(*secrets.masks, *map(secrets.show, state.masks)),
+        masks=secrets.all_masks(state.masks),
         job_folder=job_folder,
         stored=stored,
         room=results.room(state, step),

@@ -7,7 +7,7 @@ The journal, which is on disk, names them instead: a secret in what a step expor
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -38,6 +38,10 @@ class SecretValues:
     def show(self, text: str) -> str:
         """What was hidden. A secret that the job has no more (it was removed, and the host restarted) is empty."""
         return _NAMED.sub(lambda found: self.env.get(found[1], ""), text) if "\0" in text else text
+
+    def all_masks(self, learnt: Sequence[str]) -> tuple[str, ...]:
+        """The values, and those that the job's steps asked to mask (as the journal has them)."""
+        return (*self.masks, *map(self.show, learnt))
 
     def exports(self, exports: Exports) -> Exports:
         """Exports for the journal."""
