@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE
 from tests.whole_system import wait_until
 
 from pitstop_common.embedded import die_with_parent
@@ -112,7 +113,7 @@ class Home:
             assert found["job"]["status"] != "finished", found
             return bool(found["job"]["status"] == "paused")
 
-        wait_until(is_paused, 30)
+        wait_until(is_paused, PATIENCE)
         return found
 
     def request(self, *args: str) -> str:
@@ -162,7 +163,7 @@ class Up:
 
     def wait_said(self, words: str) -> None:
         """AssertionError when it does not say it."""
-        wait_until(lambda: words in self.said(), 30)
+        wait_until(lambda: words in self.said(), PATIENCE)
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """Ask it to stop; its exit status."""
@@ -210,7 +211,7 @@ class Terminal:
         )  # fmt: skip
         os.close(slave)
 
-    def wait_for(self, words: str, seconds: float = 30.0) -> None:
+    def wait_for(self, words: str, seconds: float = PATIENCE) -> None:
         """AssertionError with all that was seen when it does not appear."""
         self._read_until(lambda: words in self.seen, seconds)
         assert words in self.seen, self.seen
@@ -223,7 +224,7 @@ class Terminal:
         """The exit status, after the rest was read."""
         self._read_until(lambda: False, SECONDS)
         try:
-            return self.process.wait(5)
+            return self.process.wait(PATIENCE)
         finally:
             if self.process.poll() is None:
                 self.process.kill()

@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from tests.patience import PATIENCE
+
 from pitstop_common.embedded import EmbeddedServer
 from pitstop_common.lifecycle import Runtime
 from pitstop_janitor.config import JanitorConfig
@@ -25,10 +27,10 @@ async def janitor(server: EmbeddedServer, *, user: str = "", **settings: Any) ->
             yield runtime
         finally:
             runtime.stop()
-            await asyncio.wait_for(serving, 10)
+            await asyncio.wait_for(serving, PATIENCE)
 
 
-async def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> None:
+async def eventually(holds: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Wait for a state. AssertionError when it does not come."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds

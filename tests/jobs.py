@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tests.patience import PATIENCE
 
 from pitstop_common.messages import HostFact, JobReport, LogChunk, SshAddress, encode
 from pitstop_common.spec import JobSpec, PausePlan, RunSpec, SessionPolicy, Source, StepSpec
@@ -24,7 +25,7 @@ from pitstop_sandbox.runner import JobRunner, Settings
 
 JOB = "aaaaaaaaaaaa-1"
 SETTINGS = Settings(checkout=CheckoutLimits(local=True), grace=0.5)
-DEADLINE = 30.0
+DEADLINE = PATIENCE
 _OF_THE_SENDING = {"age": 0, "incarnation": ""}
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE
+
 from pitstop_common import messages as m
 from pitstop_common import subjects
 from pitstop_common.bus import Bus
@@ -48,7 +50,7 @@ class Scheduler:
         return status
 
 
-async def until(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
+async def until(condition: Callable[[], Any], timeout: float = PATIENCE) -> Any:
     """Wait for a state."""
     deadline = asyncio.get_running_loop().time() + timeout
     while True:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 import nats.micro
 from nats.micro.request import Request
+from tests.patience import PATIENCE
 
 from pitstop_common import subjects
 from pitstop_common.bucket import Bucket
@@ -51,7 +52,7 @@ JOB = f"{RUN}-1"
 T = TypeVar("T")
 
 
-async def eventually(look: Callable[[], Awaitable[T]], what: str = "it", seconds: float = 15.0) -> T:
+async def eventually(look: Callable[[], Awaitable[T]], what: str = "it", seconds: float = PATIENCE) -> T:
     """The first answer that is not false."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
@@ -123,7 +124,7 @@ class Scheduler:
         """What a host said of its room, in order."""
         return [one.capacity for one in await self._all() if isinstance(one, SandboxRoom) and one.host == host]
 
-    async def until(self, kind: type[T], job: str = JOB, count: int = 1, seconds: float = 15.0) -> T:
+    async def until(self, kind: type[T], job: str = JOB, count: int = 1, seconds: float = PATIENCE) -> T:
         """The `count`th fact of a kind about a job, as soon as it is there."""
 
         async def look() -> T | None:
@@ -226,7 +227,7 @@ class Here:
     async def stop(self) -> None:
         """As at SIGTERM."""
         self.runtime.stop()
-        await asyncio.wait_for(self.task, 20)
+        await asyncio.wait_for(self.task, PATIENCE)
 
 
 @contextlib.asynccontextmanager

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from prometheus_client import CollectorRegistry
+from tests.patience import PATIENCE
 
 from pitstop_common.errors import Unavailable
 from pitstop_common.messages import AccessReply, AllowedKey, DialReply, DialRequest, SshDenied, WhoReply
@@ -194,7 +195,7 @@ class LocalJob:
 
     async def until(self, *words: str) -> None:
         """Until it was told so."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             while not any(said[: len(words)] == words for said in self.said):
                 self.changed.clear()
                 await self.changed.wait()
@@ -427,7 +428,7 @@ def in_world(backend: str = "", **settings: Any) -> Callable[[Callable[..., Awai
 
 
 async def _nothing_is_left(before: set[asyncio.Task[object]], job: LocalJob, fds: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while left := [task for task in asyncio.all_tasks() - before if not task.done()]:
             await asyncio.wait(left)
         while _open_files() > fds:
@@ -523,7 +524,7 @@ class Screen:
     async def until(self, text: str) -> str:
         """Until the screen shows a text. Returns what came before it, which is forgotten."""
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while text.encode() not in self.text:
                     self._changed.clear()
                     await self._changed.wait()
@@ -538,7 +539,7 @@ class Screen:
         await self.ended()
 
     async def ended(self) -> int:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             return await asyncio.get_running_loop().run_in_executor(None, self.client.wait)
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.patience import PATIENCE
 
 from pitstop_common.embedded import die_with_parent
 
@@ -128,7 +129,7 @@ def running_prometheus(folder: Path, metrics: dict[str, str]) -> Iterator[Promet
         server = subprocess.Popen(command, stderr=log, stdout=log, preexec_fn=die_with_parent)
     try:
         prometheus = Prometheus(f"http://127.0.0.1:{port}")
-        wait_until(lambda: _is_ready(prometheus.url), 30)
+        wait_until(lambda: _is_ready(prometheus.url), PATIENCE)
         yield prometheus
     finally:
         server.terminate()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli_system import Home, processes_of, up
+from tests.patience import PATIENCE
 from tests.whole_system import wait_until
 
 FAILING = """
@@ -49,7 +50,7 @@ def test_two_failures_of_a_job_wait_for_me_and_the_third_does_not(home: Home) ->
         assert f"held for ada (hold {made['hold']})" in home.run("status", run).stdout
         inside = home.run("ssh", run, "--failed", "-i", str(home.key), "--", "echo $WHERE; pitstop-step continue")
         assert (inside.returncode, inside.stdout.splitlines()[0]) == (0, "here"), inside.stderr
-        wait_until(lambda run=run: home.json("status", run)["run"]["result"] == "failure", 30)
+        wait_until(lambda run=run: home.json("status", run)["run"]["result"] == "failure", PATIENCE)
         steps = home.json("status", run)["jobs"][0]["report"]["steps"]
         assert [step["result"] for step in steps] == ["success", "failure", "success"]
         assert "Let in: ada" in home.run("logs", run).stdout and "Let in: bob" not in home.run("logs", run).stdout

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.cli_system import Home, Terminal, processes_of, up
+from tests.patience import PATIENCE
 from tests.whole_system import wait_until
 
 TWO = """
@@ -68,13 +69,13 @@ def _nothing_left(home: Home) -> Iterator[None]:
     yield
     for run in home.json("ls")["runs"]:
         home.run("cancel", run["run"])
-    wait_until(lambda: home.json("ls")["runs"] == [], 30)
+    wait_until(lambda: home.json("ls")["runs"] == [], PATIENCE)
 
 
 def ended(home: Home, *args: str) -> str:
     """A run that has failed."""
     run = home.request(*args)
-    wait_until(lambda: home.json("status", run)["run"]["status"] == "finished", 30)
+    wait_until(lambda: home.json("status", run)["run"]["status"] == "finished", PATIENCE)
     return run
 
 
@@ -113,7 +114,7 @@ def test_a_step_that_may_fail_stops_only_who_asks_for_it(home: Home) -> None:
     assert (paused["report"]["paused"], paused["report"]["paused_step"]) == ("on_failure", 1)
     inside = home.run("ssh", run, "-i", str(home.key), "--", "pitstop-step continue")
     assert inside.returncode == 0, inside.stderr
-    wait_until(lambda: home.json("status", run)["run"]["result"] == "success", 30)
+    wait_until(lambda: home.json("status", run)["run"]["result"] == "success", PATIENCE)
 
 
 def test_the_failed_job_again_in_debug_mode_opens_the_terminal_at_its_pause(home: Home) -> None:

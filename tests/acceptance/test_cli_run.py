@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli_system import SOUND, Home, Terminal, processes_of, up
+from tests.patience import PATIENCE
 from tests.whole_system import wait_until
 
 FAILING = """
@@ -60,7 +61,7 @@ def _nothing_left(home: Home) -> Iterator[None]:
     yield
     for run in home.json("ls")["runs"]:
         home.run("cancel", run["run"])
-    wait_until(lambda: home.json("ls")["runs"] == [], 30)
+    wait_until(lambda: home.json("ls")["runs"] == [], PATIENCE)
 
 
 def ssh(home: Home, printed: str, *command: str) -> subprocess.CompletedProcess[str]:
@@ -273,7 +274,7 @@ def test_an_ended_job_says_so(home: Home) -> None:
 def test_a_run_that_offers_no_session_says_so(home: Home) -> None:
     home.checkout(SLEEPING)
     run = home.request()
-    wait_until(lambda: "sleeping" in home.run("logs", run).stdout, 30)
+    wait_until(lambda: "sleeping" in home.run("logs", run).stdout, PATIENCE)
     done = home.run("ssh", run)
     assert done.returncode == 2 and "offers no session" in done.stderr
 
@@ -313,12 +314,12 @@ def test_a_bad_message_is_kept_shown_and_replayed(home: Home) -> None:
             await bus.store("run.requested", b'{"org": "local", "project": 7}')
 
     asyncio.run(publish())
-    wait_until(lambda: home.json("dlq", "ls")["letters"] != [], 30)
+    wait_until(lambda: home.json("dlq", "ls")["letters"] != [], PATIENCE)
     (letter,) = home.json("dlq", "ls")["letters"]
     assert "must be text" in home.run("dlq", "ls").stdout
     assert '"project": 7' in home.run("dlq", "show", str(letter["seq"])).stdout
     assert home.run("dlq", "replay", str(letter["seq"])).returncode == 0
-    wait_until(lambda: len(home.json("dlq", "ls")["letters"]) == 2, 30)
+    wait_until(lambda: len(home.json("dlq", "ls")["letters"]) == 2, PATIENCE)
 
 
 def test_the_log_of_decisions_is_proved(home: Home) -> None:

@@ -14,6 +14,7 @@ import pytest
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import ConsumerConfig
 from tests.acceptance.support.outside import NAMES, Outside, Place, outside, running, validator
+from tests.patience import PATIENCE
 
 from pitstop_common import subjects
 from pitstop_common.ids import run_id
@@ -228,7 +229,7 @@ async def test_services_answer_the_nats_service_protocol(anybody: Outside) -> No
     await anybody.bus.nc.subscribe(inbox, cb=answer)
     await anybody.bus.nc.publish("$SRV.INFO", b"", reply=inbox)
     wanted = {f"pitstop-{name}" for name in ("scheduler", "sandbox", "relay", "janitor")}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not wanted <= found.keys():
             await asyncio.sleep(0.02)
     assert all(one["version"] for one in found.values())

@@ -18,6 +18,7 @@ import pytest
 from nats.errors import Error as NatsError
 from tests.acceptance.support.outside import PROMPT, Done, Outside, Place, Run, left, outside, running
 from tests.cli_system import Home, processes_of, up
+from tests.patience import PATIENCE
 from tests.ssh_support import Screen
 from tests.whole_system import wait_until
 
@@ -67,7 +68,7 @@ def kill(place: Place, name: str) -> None:
     pid, before = place.pid(name), len(place.system.said())
     os.kill(pid, signal.SIGKILL)
     words = "nats-server runs again" if name == "nats-server" else f"{name} is ready again"
-    wait_until(lambda: words in place.system.said()[before:], 30)
+    wait_until(lambda: words in place.system.said()[before:], PATIENCE)
     assert place.pid(name) != pid
 
 
@@ -107,8 +108,8 @@ async def ended_once(run: Run, result: str = "success") -> None:
     others = [job for job in listed["jobs"] if job["run"] != run.id]
     assert listed["jobs"] == others and listed["slots"]["used"] == sum(bool(job["use"]) for job in others)
     jobs = run.outside.place.home.dir / "sandbox" / "jobs"
-    wait_until(lambda: not list(jobs.glob(f"{run.id}*")), 30)
-    wait_until(lambda: processes_of(Path(run.id)) == {}, 10)
+    wait_until(lambda: not list(jobs.glob(f"{run.id}*")), PATIENCE)
+    wait_until(lambda: processes_of(Path(run.id)) == {}, PATIENCE)
 
 
 async def whole_log(run: Run) -> None:
@@ -194,8 +195,8 @@ async def test_a_host_that_is_stopped_leaves_its_jobs_to_the_next(anybody: Outsi
         assert await run.finished() == "success"
         assert await run.log(1) == [f"line {number}" for number in range(1, 61)]
         assert len(run.all("sandbox.ready")) == 1 and len(run.all("job.claimed")) == 2
-        wait_until(lambda: list((tmp_path / "host" / "jobs").iterdir()) == [], 10)
-    wait_until(lambda: processes_of(tmp_path) == {}, 10)
+        wait_until(lambda: list((tmp_path / "host" / "jobs").iterdir()) == [], PATIENCE)
+    wait_until(lambda: processes_of(tmp_path) == {}, PATIENCE)
 
 
 @contextlib.contextmanager
@@ -209,7 +210,7 @@ def serving(env: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[byte
             stdin=subprocess.DEVNULL, preexec_fn=die_with_parent,
         )  # fmt: skip
     try:
-        wait_until(ready.exists, 30)
+        wait_until(ready.exists, PATIENCE)
         yield process
         process.terminate()
         assert process.wait(35) == 0
@@ -232,7 +233,7 @@ async def test_kill_9_of_up_itself(tmp_path: Path) -> None:
             await has_lines(runs, 1, 1, 3)
         system.process.kill()
         system.process.wait()
-        wait_until(lambda: not place.pid("scheduler") and not place.pid("nats-server"), 10)
+        wait_until(lambda: not place.pid("scheduler") and not place.pid("nats-server"), PATIENCE)
         assert processes_of(Path(runs.id)), "the step goes on"
     with up(place.home, "--org-slots", "1") as system:
         place.started(system)

@@ -21,6 +21,7 @@ import pytest
 from nats.errors import Error as NatsError
 from tests.acceptance.support.outside import PROMPT, Done, Outside, Place, Run, outside, running
 from tests.cli_system import processes_of
+from tests.patience import PATIENCE
 from tests.whole_system import wait_until
 
 from pitstop_common.embedded import die_with_parent
@@ -64,7 +65,7 @@ class Host:
                 [str(Path(sys.executable).parent / "pitstop"), "serve", "sandbox"], env=self._env, stdout=log,
                 stderr=log, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent,
             )  # fmt: skip
-        wait_until(self._ready.exists, 30)
+        wait_until(self._ready.exists, PATIENCE)
 
     def kill(self) -> None:
         process, self.process = self.process, None
@@ -92,7 +93,7 @@ def own_host(place: Place, folder: Path, **settings: str) -> Iterator[Host]:
         host.start()
         yield host
         assert host.end() == 0
-        wait_until(lambda: processes_of(folder) == {}, 10)
+        wait_until(lambda: processes_of(folder) == {}, PATIENCE)
     finally:
         host.kill()
 
@@ -253,9 +254,9 @@ async def test_a_host_that_stays_away_ends_its_jobs_before_it_is_called_lost(any
     await run.hear("step.started")
     host.kill()
     await lost_in_this_order(run, host)
-    wait_until(lambda: processes_of(host.folder) == {}, 10)
+    wait_until(lambda: processes_of(host.folder) == {}, PATIENCE)
     await asyncio.to_thread(host.start)
-    wait_until(lambda: host.jobs == [], 10)
+    wait_until(lambda: host.jobs == [], PATIENCE)
     again = await anybody.request("echo back", org="killed", pool="own")
     assert await again.finished() == "success"
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.acceptance.support.outside import PROMPT, Outside, Place, Run, outside, running
+from tests.patience import PATIENCE
 
 from pitstop_common.bus import Bus, connected
 from pitstop_common.permissions import SERVICES, rights
@@ -136,7 +137,7 @@ async def news(anybody: Outside, since: int, *without: Run) -> list[c.AnyChange]
 async def settled(anybody: Outside, last: Run, *without: Run) -> dict[str, Any]:
     """The read models, which trail the decisions: once those of the last run say its end, and no more changes come."""
     before: dict[str, Any] = {}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (now := await views(anybody)) != before or not is_over(now, last):
             before = now
             await asyncio.sleep(0.7)

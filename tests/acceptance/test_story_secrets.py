@@ -18,6 +18,7 @@ import pytest
 from nats.aio.msg import Msg
 from tests.acceptance.support.outside import PROMPT, SECONDS, Outside, Person, Place, Run, outside, running
 from tests.cli_system import Terminal
+from tests.patience import PATIENCE
 from tests.whole_system import wait_until
 
 from pitstop_common.bus import Bus, connected
@@ -123,7 +124,7 @@ async def test_a_job_has_its_secrets_and_no_disk_ever_does(anybody: Outside) -> 
         await screen.ended()
     assert await run.finished() == "success"
     await run.hear("job.finished")
-    wait_until(lambda: not list((state / "sandbox" / "jobs").iterdir()), 30)
+    wait_until(lambda: not list((state / "sandbox" / "jobs").iterdir()), PATIENCE)
     assert holding(state, TOKEN, PEM) == []
     assert not any(piece in one.data for one in anybody.heard for piece in pieces(TOKEN) | pieces(PEM))
     seen = files_with(state / "nats", {MARK.encode()})

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.acceptance.support.outside import PROMPT, Outside, Person, Place, Run, outside, running
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -397,7 +398,7 @@ async def test_no_agent_or_display_has_a_socket_on_the_host(run: Run) -> None:
         "ssh-agent", "-D", "-a", str(folder / "agent"), stdout=subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not (folder / "agent").exists():
                 await asyncio.sleep(0.01)
         done = await run.ssh("echo $SSH_AUTH_SOCK", options=["-A", "-o", f"IdentityAgent={folder}/agent"])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli_system import SOUND, Home, processes_of, up
+from tests.patience import PATIENCE
 from tests.whole_system import wait_until
 
 SLOW = """
@@ -128,7 +129,7 @@ def test_ctrl_c_ends_jobs_and_leaves_nothing(home: Home) -> None:
     assert refused.returncode == 4
     assert "pitstop up" in refused.stderr
     with up(home):
-        wait_until(lambda: home.json("status", run)["run"]["status"] == "finished", 30)
+        wait_until(lambda: home.json("status", run)["run"]["status"] == "finished", PATIENCE)
         entry = home.json("status", run)["jobs"][0]["job"]
         assert (entry["result"], entry["reason"]) == ("error", "host_stopped")
 
@@ -137,7 +138,7 @@ def test_a_second_ctrl_c_stops_at_once(home: Home) -> None:
     home.checkout(SLOW)
     with up(home) as system:
         run = home.request()
-        wait_until(lambda: "line 1" in home.run("logs", run).stdout, 30)
+        wait_until(lambda: "line 1" in home.run("logs", run).stdout, PATIENCE)
         os.kill(services(home)["sandbox"], signal.SIGSTOP)  # it will not drain
         system.process.send_signal(signal.SIGINT)
         system.wait_said("waiting for running jobs to end")
@@ -152,10 +153,10 @@ def test_kill_9_of_it_loses_no_run(home: Home) -> None:
     home.checkout(SLOW)
     with up(home) as system:
         run = home.request()
-        wait_until(lambda: "line 1" in home.run("logs", run).stdout, 30)
+        wait_until(lambda: "line 1" in home.run("logs", run).stdout, PATIENCE)
         system.process.kill()
         system.process.wait()
-        wait_until(lambda: services(home) == {}, 10)
+        wait_until(lambda: services(home) == {}, PATIENCE)
         assert processes_of(home.dir), "the job's holder lives on"
     with up(home):
         wait_until(lambda: home.json("status", run)["run"]["status"] == "finished", 40)

@@ -236,7 +236,7 @@ async def _ending(system: System) -> list[str]:
     return wrong
 
 
-async def eventually_none(look: Callable[[], list[str]], seconds: float = 5.0) -> None:
+async def eventually_none(look: Callable[[], list[str]], seconds: float = 20.0) -> None:
     """Wait until there is none, or the time is over."""
     deadline = time.monotonic() + seconds
     while look() and time.monotonic() < deadline:

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.patience import PATIENCE
+
 from pitstop_sandbox.backends.fake import FakeBackend, FakeMachine, FakeSandbox
 from pitstop_sandbox.backends.namespaces import NamespacesBackend
 from pitstop_sandbox.backends.played import Program, Running
@@ -23,7 +25,7 @@ from pitstop_sandbox.holder.start import FIRST_PROCESS
 
 T = TypeVar("T")
 ENV = {"PATH": "/usr/bin:/bin"}
-DEADLINE = 20.0
+DEADLINE = PATIENCE
 INIT = [" ".join(FIRST_PROCESS), "cat"]
 """What every sandbox runs by itself, as `ps` shows it."""
 WORKSPACE = "/home/runner/work"

@@ -15,6 +15,7 @@ import asyncssh
 import msgspec
 import pytest
 from asyncssh.packet import Boolean, Byte, String, UInt32
+from tests.patience import PATIENCE
 from tests.ssh_support import HOST, JOB, Access, LocalJob, allowed, client_tls, make_tls
 
 from pitstop_common.link import Close, Frame, Hello, Kind, Open, Reader, pack
@@ -71,7 +72,7 @@ class FakeRelay:
 
     async def next(self) -> Frame:
         assert self.streams is not None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not self._ready:
                 data = await self.streams[0].read(65536)
                 if not data:
@@ -258,7 +259,7 @@ async def test_a_pause_holds_the_processes_output(relay: FakeRelay) -> None:
     await relay.output(1, bytes(1000))
     relay.send(Kind.PAUSE, 1)
     visitor = next(iter(next(iter(relay.host._links)).visitors.values()))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not visitor._holds:
             await asyncio.sleep(0.01)
     relay.send(Kind.PING, 0, b"mark")

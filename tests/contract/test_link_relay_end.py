@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.patience import PATIENCE
 from tests.ssh_support import client_tls, make_tls
 
 from pitstop_common.link import Close, Frame, Hello, Kind, Open, Reader, pack
@@ -70,7 +71,7 @@ class FakeHost:
         self.writer.write(pack(kind, connection, payload))
 
     async def next(self, *, pings: bool = False) -> Frame:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 while self._ready:
                     frame = self._ready.pop(0)
@@ -125,7 +126,7 @@ async def test_a_login_its_messages_and_its_end(links: Links, host: FakeHost) ->
     assert await rider.end == ("expired", "too long")
     assert rider.got == [b"\x5adown"]
     host.send(Kind.DATA, number, b"\x5alate")
-    assert (await asyncio.wait_for(links.to("a"), 1)).alive
+    assert (await asyncio.wait_for(links.to("a"), PATIENCE)).alive
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ async def test_a_host_that_breaks_the_rules_is_cut_off(
     rider = Rider()
     (await links.to("a")).open(rider, LOGIN)
     host.send(kind, connection, payload)
-    reason, text = await asyncio.wait_for(rider.end, 5)
+    reason, text = await asyncio.wait_for(rider.end, PATIENCE)
     assert (reason, text.startswith("pitstop: the sandbox host went away.")) == ("link_lost", True)
     assert rider.got == []
     await host.cut()
@@ -220,7 +221,7 @@ async def test_a_lost_host_ends_its_logins_and_is_dialled_again(links: Links, ho
     first = await links.to("a")
     first.open(rider, LOGIN)
     host.writer.close()
-    assert (await asyncio.wait_for(rider.end, 5))[0] == "link_lost"
+    assert (await asyncio.wait_for(rider.end, PATIENCE))[0] == "link_lost"
     assert await links.to("a") is not first
 
 
@@ -229,7 +230,7 @@ async def test_a_silent_host_is_given_up(links: Links, host: FakeHost, monkeypat
     monkeypatch.setattr(link, "SILENT_AFTER", 0.2)
     rider = Rider()
     (await links.to("a")).open(rider, LOGIN)
-    assert (await asyncio.wait_for(rider.end, 5))[0] == "link_lost"
+    assert (await asyncio.wait_for(rider.end, PATIENCE))[0] == "link_lost"
 
 
 async def test_a_connection_without_a_hello_is_cut(

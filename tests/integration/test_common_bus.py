@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from nats.aio.msg import Msg
+from tests.patience import PATIENCE
 
 from pitstop_common import subjects
 from pitstop_common.bucket import Bucket
@@ -25,7 +26,7 @@ async def test_a_fact_is_stored_under_its_partition_and_heard_on_its_bare_name(b
     first = await bus.store("sandbox.ready.acme.r1", b"{}", {"Nats-Msg-Id": "a"})
     again = await bus.store("sandbox.ready.acme.r1", b"{}", {"Nats-Msg-Id": "a"})
     assert (first.duplicate, again.duplicate, first.seq) == (False, True, again.seq)
-    assert (await heard.next_msg(timeout=2)).data == b"{}"
+    assert (await heard.next_msg(timeout=PATIENCE)).data == b"{}"
     (stored,) = await read_all(bus, IN, subjects.facts_of(0))
     assert subjects.parse_fact(stored.subject) == ("sandbox.ready", "acme", "r1")
 
@@ -145,7 +146,7 @@ async def _say_nothing(_: Msg) -> None:
 async def test_closing_is_instant_when_the_server_is_gone(nats_server: EmbeddedServer) -> None:
     bus = await Bus.connect(nats_server.url(), "test")
     await nats_server.stop(signal.SIGKILL)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while bus.nc.is_connected:
             await asyncio.sleep(0.01)
     async with asyncio.timeout(2):

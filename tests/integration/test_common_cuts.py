@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests.chaos.proxy import Proxy
+from tests.patience import PATIENCE
 
 from pitstop_common import subjects
 from pitstop_common.bus import Bus, connected
@@ -32,7 +33,7 @@ async def lose(proxy: Proxy, bus: Bus, subject: str, numbers: range) -> None:
     for number in numbers:
         await bus.store(subject, str(number).encode())
     consumer = await bus.js.consumers_info(IN if subject.startswith("step") else REQ)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while (await bus.js.consumer_info(consumer[0].stream_name, consumer[0].name)).num_pending:
         assert time.monotonic() < deadline, "the server did not send them"
     proxy.cut()
@@ -40,9 +41,9 @@ async def lose(proxy: Proxy, bus: Bus, subject: str, numbers: range) -> None:
 
 
 async def read(pull: Pull, count: int) -> list[int]:
-    """So many messages, or AssertionError after 10 s."""
+    """So many messages, or AssertionError after a long wait."""
     found: list[int] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(found) < count:
             found += [int(item.data) for item in await pull.next(0.25)]
     return found
@@ -63,8 +64,11 @@ async def test_a_reader_misses_nothing_that_was_lost_with_its_connection(bus: Bu
         await pull.close()
 
 
-async def test_a_standing_pull_asks_again_as_soon_as_the_server_is_back(nats_server: EmbeddedServer, bus: Bus) -> None:
+async def test_a_standing_pull_asks_again_as_soon_as_the_server_is_back(
+    nats_server: EmbeddedServer, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And not when the silence has lasted long enough."""
+    monkeypatch.setattr("pitstop_common.pull._SILENCE", 10 * PATIENCE)
     pull = Pull(bus, REQ, intake_consumer())
     await bus.store("run.requested", b"0")
     assert await read(pull, 1) == [0]
@@ -72,9 +76,7 @@ async def test_a_standing_pull_asks_again_as_soon_as_the_server_is_back(nats_ser
     await nats_server.start()
     while not bus.nc.stats["reconnects"]:
         await pull.next(0.05)
-    begun = time.monotonic()
     await bus.store("run.requested", b"1")
     while 1 not in await read(pull, 1):
         """The first may come again: its ack is not sent here."""
-    assert time.monotonic() - begun < 1.0
     await pull.close()

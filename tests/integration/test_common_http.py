@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from tests.patience import PATIENCE
 
 from pitstop_common import lifecycle
 from pitstop_common.config import ServiceConfig
@@ -29,7 +30,7 @@ def get(url: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
-def becomes(url: str, status: int, seconds: float = 5.0) -> str:
+def becomes(url: str, status: int, seconds: float = PATIENCE) -> str:
     deadline = time.monotonic() + seconds
     while True:
         found, page = get(url)
@@ -106,7 +107,7 @@ async def test_a_blocked_loop_is_seen_and_one_that_runs_again_too(
         assert seen and "blocked" in seen[0]
         assert await asyncio.to_thread(becomes, livez, 200) == "ok\n"
         lag = "pitstop_event_loop_lag_seconds_sum"
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE
         while (runtime.metrics.registry.get_sample_value(lag) or 0) < 0.3:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from tests.patience import PATIENCE
 from tests.whole_system import (
     Prometheus,
     families,
@@ -78,10 +79,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         running_prometheus(folder / "prometheus", facts["metrics"]) as prometheus,
     ):
         world = World(facts, prometheus, folder)
-        wait_until(lambda: list(prometheus.up().values()) == [True] * 4, 15)
+        wait_until(lambda: list(prometheus.up().values()) == [True] * 4, PATIENCE)
         for number in range(2):  # a rate needs the series before its second step
             asyncio.run(story(world, number))
-            wait_until(lambda n=number: ended_by_idle(prometheus) > n, 15)
+            wait_until(lambda n=number: ended_by_idle(prometheus) > n, PATIENCE)
         yield world
 
 
@@ -218,6 +219,6 @@ def test_the_slots_add_up(world: World) -> None:
         return sum(numbers(world.prometheus.query(expr)))
 
     assert value("max by (pool) (pitstop_slots)") == 2
-    wait_until(lambda: value("sum(max by (pool, use) (pitstop_slots_in_use))") == 0, 10)
+    wait_until(lambda: value("sum(max by (pool, use) (pitstop_slots_in_use))") == 0, PATIENCE)
     assert value("sum(pitstop_scheduler_owner)") == 1
     assert value('sum(pitstop_runs_completed_total{result="failure"})') == 2

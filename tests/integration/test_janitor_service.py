@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.janitors import eventually, janitor, value
+from tests.patience import PATIENCE
 
 from pitstop_common import subjects
 from pitstop_common.bucket import Bucket
@@ -52,7 +53,7 @@ async def process(nats_url: str, folder: Path) -> AsyncIterator[Process]:
         sys.executable, "-m", "pitstop_janitor", env=env, preexec_fn=die_with_parent, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        await eventually(lambda: ready.exists() or made.returncode is not None, 15)
+        await eventually(lambda: ready.exists() or made.returncode is not None)
         yield Process(made, json.loads(ready.read_text())["http"])
     finally:
         if made.returncode is None:
@@ -69,7 +70,7 @@ async def test_it_says_when_it_is_ready_and_stops_when_told(nats_server: Embedde
         assert 'pitstop_janitor_reclaimed_total{kind="session",reason="idle"} 0.0' in page
         assert (await one.get("/"))[0] == 404
         one.process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(one.process.wait(), 10) == 0
+        assert await asyncio.wait_for(one.process.wait(), PATIENCE) == 0
 
 
 async def test_it_is_not_ready_while_nats_is_away_but_alive(nats_server: EmbeddedServer, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ async def test_a_collector_that_fails_is_counted_and_stops_no_other(bus: Bus, na
     async with janitor(nats_server, scan_interval=0.1) as runtime:
         await eventually(lambda: value(runtime, "last_success_timestamp_seconds", collector="expiry") > 0)
         await bus.js.delete_stream(TIMERS)
-        await eventually(lambda: value(runtime, "sweep_errors_total", collector="expiry") >= 1, 10)
+        await eventually(lambda: value(runtime, "sweep_errors_total", collector="expiry") >= 1)
         looks = value(runtime, "sweep_seconds_count", collector="lost_hosts")
         await eventually(lambda: value(runtime, "sweep_seconds_count", collector="lost_hosts") > looks + 1)
         for other in ("lost_hosts", "starts", "poison", "inventory", "stale_keys"):
@@ -138,7 +139,7 @@ async def test_deadlines_are_said_once_though_a_janitor_ends_among_them(
 
 async def status_becomes(one: Process, path: str, wanted: int) -> str:
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + 10
+    deadline = loop.time() + PATIENCE
     while True:
         status, page = await one.get(path)
         if status == wanted:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.janitors import eventually, janitor, total, value
+from tests.patience import PATIENCE
 
 from pitstop_common.bucket import Bucket
 from pitstop_common.bus import Bus
@@ -89,7 +90,7 @@ async def test_claims_go_when_they_are_old_and_their_job_is_over(bus: Bus) -> No
 
 async def eventually_removed(world: World, count: int) -> None:
     removed = 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while removed < count:
             removed += (await world.stale.sweep()).freed
             await asyncio.sleep(0.02)
@@ -154,7 +155,7 @@ async def test_a_kind_that_fails_stops_no_other_and_is_told(bus: Bus) -> None:
     world = World(bus, claims_kept=0.0, heartbeats_kept=0.0)
     await bus.js.delete_stream("KV_claims")
     await world.hosts.put("h", b"[]")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while await world.hosts.scan():
             with pytest.raises(Exception, match="stream not found"):
                 await world.stale.sweep()

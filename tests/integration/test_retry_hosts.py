@@ -56,7 +56,7 @@ async def test_a_job_outlives_its_host_once_in_its_old_place(
             await first.start()
             run = (await ask(bus, "run", **body))["run"]
             behind = (await ask(bus, "run", **{**body, "retry": ""}))["run"]
-            await until(lambda: begun(bus, run), 30)
+            await until(lambda: begun(bus, run))
             await first.end(signal.SIGKILL)
             await second.start()
 
@@ -68,7 +68,7 @@ async def test_a_job_outlives_its_host_once_in_its_old_place(
             job = await until(tried_again, 60)
             assert processes_of(tmp_path / "host-a") == []  # nothing of the first attempt was left by then
             assert (job["earlier"], (await job_of(bus, behind))["status"]) == (["host_lost"], "queued")
-            await until(lambda: begun(bus, run, 2), 30)
+            await until(lambda: begun(bus, run, 2))
             assert (await job_of(bus, run))["host"] == "host-b"
             await first.start()  # it comes back with what it had of the first attempt, and lets go of it
             (gates / "open").touch()
@@ -79,7 +79,7 @@ async def test_a_job_outlives_its_host_once_in_its_old_place(
 
             job = await until(over, 60)
             assert (job["result"], job["attempt"], job["earlier"]) == ("success", 2, ["host_lost"])
-            await until(lambda: not [*(tmp_path / "host-a" / "state" / "jobs").iterdir()], 30)
+            await until(lambda: not [*(tmp_path / "host-a" / "state" / "jobs").iterdir()])
             retried = [event for event in await events(bus) if isinstance(event, m.JobRetried)]
             assert [(one.run, one.attempt, one.reason) for one in retried] == [(run, 1, "host_lost")]
         finally:

@@ -59,7 +59,7 @@ async def test_a_killed_host_process_finds_its_jobs_again(there: There, schedule
         await there.end(signal.SIGKILL)
         await there.start()
         await scheduler.until(JobClaimed, count=number + 2)
-    ended = await scheduler.until(JobFinished, seconds=30)
+    ended = await scheduler.until(JobFinished)
     assert ended.result == "success", there.words()
     assert await scheduler.output() == [*(f"line {n}" for n in range(1, 41)), "done"]
     assert len({f.incarnation for f in await scheduler.facts() if isinstance(f, JobClaimed)}) == 4
@@ -72,7 +72,7 @@ async def test_a_host_killed_while_it_takes_starts_runs_each_of_them_once(
     numbers = range(1, 7)
     for number in numbers:
         await scheduler.start(f"echo job {number}", number=number)
-    await scheduler.until(JobClaimed, seconds=30)
+    await scheduler.until(JobClaimed)
     await there.end(signal.SIGKILL)
     await there.start()
     for number in numbers:
@@ -108,7 +108,7 @@ async def test_sigterm_leaves_jobs_to_the_next_process_where_it_is_told_to(
     await scheduler.until(StepStarted)
     assert await there.end() == 0, there.words()
     await there.start()
-    assert (await scheduler.until(JobFinished, seconds=30)).result == "success"
+    assert (await scheduler.until(JobFinished)).result == "success"
     assert await scheduler.output() == ["one", "two"]
     assert await there.end() == 0
     assert processes_of(tmp_path) == []

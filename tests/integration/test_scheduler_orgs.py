@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.patience import PATIENCE
 from tests.played_host import KEY, PlayedHost, Scheduler, ask, until
 
 from pitstop_common import messages as m
@@ -157,7 +158,7 @@ async def test_an_applied_limit_is_one_fact_that_names_who_set_it(bus: Bus, sche
     heard = await bus.nc.subscribe("org.configured")
     await bus.nc.flush()
     await ask(bus, "org-apply", slots=2, weight=3, pressure=60, max_duration=300, longest_session=600)
-    fact = m.decode_fact((await heard.next_msg(timeout=5)).data)
+    fact = m.decode_fact((await heard.next_msg(timeout=PATIENCE)).data)
     assert isinstance(fact, m.OrgConfigured)
     assert (fact.org, fact.by, fact.slots, fact.weight) == ("acme", "ada", 2, 3)
     assert len(await read_all(bus, IN, "in.*.org.configured.>")) == 1
@@ -180,7 +181,7 @@ async def test_an_extension_moves_the_timer_and_is_told(bus: Bus, scheduler: Sch
     await until(lambda: armed_at(bus, start, until_))
     await until(lambda: armed_at(bus, start, until_ - 120, "warning"))
     assert await deadline(bus, start) == pytest.approx(until_, abs=0.01)
-    event = m.decode_event((await told.next_msg(timeout=5)).data)
+    event = m.decode_event((await told.next_msg(timeout=PATIENCE)).data)
     assert isinstance(event, m.SessionExtended)
     assert (event.job, event.by, instant(event.until)) == (start.job, "ada", pytest.approx(until_, abs=0.01))
     shorter = await ask(bus, "extend", run=start.job, seconds=60)

@@ -53,13 +53,13 @@ async def test_an_owner_that_was_stopped_stands_down_without_being_asked(
         await two.start()
         assert one.process is not None
         one.process.send_signal(signal.SIGSTOP)
-        await until(lambda: owns(two), 3.5)
+        await until(lambda: owns(two), 10)
         one.process.send_signal(signal.SIGCONT)
-        await until(lambda: not owns(one), 1.5)
+        await until(lambda: not owns(one), 10)
         two.end(signal.SIGKILL)
         await host.announce(1)
         await ask_for(bus, host, "a")
-        await until(lambda: owns(one), 3.5)
+        await until(lambda: owns(one), 10)
         assert (await until(lambda: proved(bus))).state.epoch == 3
     finally:
         await host.close()

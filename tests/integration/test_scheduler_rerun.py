@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.patience import PATIENCE
 from tests.played_host import KEY, PlayedHost, Scheduler, ask, until
 
 from pitstop_common import messages as m
@@ -152,7 +153,7 @@ async def test_what_cannot_be_done_again_is_said(bus: Bus, scheduler: Scheduler,
     await bus.nc.flush()
     body = {"id": "x", "org": "beta", "project": "web", "rerun_of": first}
     await bus.nc.publish("run.requested", json.dumps(body).encode())
-    event = m.decode_event((await rejected.next_msg(timeout=5)).data)
+    event = m.decode_event((await rejected.next_msg(timeout=PATIENCE)).data)
     assert isinstance(event, m.RunRejected)
     assert [fault.pointer for fault in event.errors] == ["/rerun_of"]
     assert "no run" in event.errors[0].message and event.request == "x"

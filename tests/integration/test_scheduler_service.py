@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.patience import PATIENCE
 from tests.played_host import KEY, PlayedHost, Scheduler, ask, request, until
 
 from pitstop_common import messages as m
@@ -82,8 +83,8 @@ async def test_a_bad_message_is_rejected_kept_and_stops_nothing(bus: Bus, schedu
     await bus.nc.flush()
     await bus.nc.publish("run.requested", b"not json")
     await bus.nc.publish("run.requested", b'{"org": "acme", "project": "web", "steps": [{"run": 5}]}')
-    first = m.decode_event((await rejected.next_msg(timeout=5)).data)
-    second = m.decode_event((await rejected.next_msg(timeout=5)).data)
+    first = m.decode_event((await rejected.next_msg(timeout=PATIENCE)).data)
+    second = m.decode_event((await rejected.next_msg(timeout=PATIENCE)).data)
     assert isinstance(first, m.RunRejected) and isinstance(second, m.RunRejected)
     by_org = {event.org: event for event in (first, second)}
     assert [fault.pointer for fault in by_org["acme"].errors] == ["/steps/0/run"]
@@ -133,7 +134,7 @@ async def test_an_expired_session_frees_its_slot_and_stops_its_host(
                                reason=body.reason, revision=body.revision)  # fmt: skip
     await host.say(expired)
     await due.close()
-    after = await asyncio.wait_for(host.take(), 2)
+    after = await asyncio.wait_for(host.take(), PATIENCE)
     assert after.run != start.run
     (command,) = await until(lambda: host.commands.next(1))
     stop = m.decode_command(command.data)
@@ -169,7 +170,7 @@ async def test_another_scheduler_takes_over_after_kill_9_and_nothing_is_lost(
     try:
         await disturb(bus, nats_server, pair[0])
         await asyncio.wait_for(working, 30)
-        await until(lambda: all_ended(bus, 60), 20)
+        await until(lambda: all_ended(bus, 60))
     finally:
         working.cancel()
         statuses = [one.end() for one in pair if one.process is not None]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import asyncssh
 import msgspec
 import pytest
+from tests.patience import PATIENCE
 from tests.ssh_support import JOB, World, allowed, in_world, make_key
 
 from pitstop_common.userauth import fingerprint
@@ -33,7 +34,7 @@ async def told(ssh: World, key: str = "ada", job: str = JOB, options: Sequence[s
 
 
 async def until_denied(ssh: World, count: int = 1) -> list[str]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(ssh.denied) < count:
             await asyncio.sleep(0.01)
     return [fact.reason for fact in ssh.denied]
@@ -261,7 +262,7 @@ async def test_too_many_at_the_door(ssh: World) -> None:
     for _reader, other in waiting:
         other.close()
     writer.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (await ssh.ssh("true"))[0]:
             pass
     assert ssh.metric("pitstop_relay_connections_refused_total", limit="logins_per_address") >= 1
@@ -270,7 +271,7 @@ async def test_too_many_at_the_door(ssh: World) -> None:
 @in_world(ssh_login_grace=0.2)
 async def test_who_does_not_log_in_is_let_go(ssh: World) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", ssh.at.port)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await reader.read()
     writer.close()
     assert ssh.metric("pitstop_relay_connections") == 0

@@ -13,6 +13,7 @@ from typing import cast
 import asyncssh
 import pytest
 from asyncssh.packet import String, UInt32
+from tests.patience import PATIENCE
 from tests.ssh_support import JOB, World, in_world
 
 from pitstop_common import limits
@@ -132,7 +133,7 @@ async def test_a_command_that_reads_slowly_holds_its_client_up(ssh: World) -> No
         process = await client.create_process(waiting, encoding=None)
         for _ in range(32):
             process.stdin.write(bytes(MIB))
-        await asyncio.wait_for(_settled(process.channel.get_write_buffer_size), 10)
+        await asyncio.wait_for(_settled(process.channel.get_write_buffer_size), PATIENCE)
         taken = 32 * MIB - process.channel.get_write_buffer_size()
         assert taken <= 2 * MIB + 2 * pump.STDIN_HIGH + pump.CHUNK
         process.stdin.write_eof()

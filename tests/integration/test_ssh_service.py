@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry
+from tests.patience import PATIENCE
 from tests.ssh_support import HOST, JOB, Access, LocalJob, World, allowed, client_tls, make_key, make_tls, screen
 
 from pitstop_common import subjects
@@ -100,7 +101,7 @@ async def test_a_login_a_refusal_and_what_is_counted(service: Service) -> None:
     status, _out, err = await ssh.ssh("echo in", key="stranger")
     assert status == 255
     assert b"is not registered" in err
-    fact = msgspec.json.decode((await asyncio.wait_for(denied.get(), 5)).data, type=SshDenied)
+    fact = msgspec.json.decode((await asyncio.wait_for(denied.get(), PATIENCE)).data, type=SshDenied)
     assert (fact.reason, fact.org, fact.job) == ("key_unknown", "acme", JOB)
     assert await service.page("/readyz") == "ok\n"
     page = await service.page("/metrics")
@@ -124,7 +125,7 @@ async def test_a_relay_that_is_stopped_tells_people_and_ends(service: Service) -
         service.process.send_signal(signal.SIGTERM)
         await person.until("pitstop: this relay is being stopped. Your shell goes on; connect again in a moment.")
         assert await person.ended() == 255
-    assert await asyncio.wait_for(service.process.wait(), 15) == 0
+    assert await asyncio.wait_for(service.process.wait(), PATIENCE) == 0
     await service.ssh.job.until("closed", "ada", "disconnect")
     assert ("shell_ended", "cut") in service.ssh.job.said
 

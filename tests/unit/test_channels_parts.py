@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.patience import PATIENCE
 
 from pitstop_common.limits import MAX_FRAME
 from pitstop_common.link import Frame, Kind, LinkError, Reader, pack
@@ -81,7 +82,7 @@ async def test_everything_is_copied_and_descriptors_are_closed(size: int) -> Non
     for start in range(0, size, 10_000):
         input_.write(data[start : start + 10_000])
     input_.end()
-    await asyncio.wait_for(asyncio.shield(output.done), 10)
+    await asyncio.wait_for(asyncio.shield(output.done), PATIENCE)
     assert bytes(got) == data
     output.close()
     input_.close()
@@ -97,7 +98,7 @@ async def test_a_full_pipe_holds_its_giver_up_and_lets_go() -> None:
     assert said == ["choke"]
     got = bytearray()
     output = Output(read, got.extend)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while "free" not in said:
             await asyncio.sleep(0)
     input_.end()
@@ -111,7 +112,7 @@ async def test_a_process_that_stops_reading_is_no_error() -> None:
     input_ = Input(write, lambda: said.append("choke"), lambda: said.append("free"))
     input_.write(bytes(200_000))
     os.close(read)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while "free" not in said:
             await asyncio.sleep(0)
     input_.write(b"more")
@@ -131,7 +132,7 @@ async def test_a_held_output_reads_nothing() -> None:
     assert got == b""
     output.release("b")
     os.close(write)
-    await asyncio.wait_for(asyncio.shield(output.done), 5)
+    await asyncio.wait_for(asyncio.shield(output.done), PATIENCE)
     assert got == b"x"
 
 

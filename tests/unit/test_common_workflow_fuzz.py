@@ -142,8 +142,8 @@ NASTY = {
 
 @pytest.mark.parametrize("text", NASTY.values(), ids=NASTY.keys())
 def test_nasty_texts_are_refused_in_time(text: str) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()  # what other processes take is not ours
     found = outcome(text)
-    assert time.monotonic() - begun < SECONDS
+    assert time.process_time() - begun < SECONDS
     assert found and all(hasattr(fault, "pointer") for fault in found)
     assert sum(len(fault.message) + len(fault.pointer) for fault in found) < 100_000

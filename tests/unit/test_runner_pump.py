@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE
 
 from pitstop_common.limits import MAX_LOG_CHUNK
 from pitstop_sandbox.steps.lines import Lines
@@ -60,11 +61,11 @@ async def test_the_first_line_is_sent_at_once_and_all_at_the_end(tmp_path: Path)
     under_test = pump(spool, log)
     running = asyncio.create_task(under_test.run())
     spool.write(b"first\n")
-    await asyncio.wait_for(log.news.wait(), 5)
+    await asyncio.wait_for(log.news.wait(), PATIENCE)
     assert log.lines == {0: "first"}
     spool.write(b"second\nunfinished")
     under_test.end()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, PATIENCE)
     assert list(log.lines.values()) == ["first", "second", "unfinished"]
 
 

@@ -16,12 +16,13 @@ import msgspec
 from jsonschema import Draft202012Validator
 from nats.aio.msg import Msg
 from tests.cli_system import Home, Up, processes_of, up
+from tests.patience import PATIENCE
 from tests.ssh_support import Screen
 
 from pitstop_common.bus import Bus, connected
 from pitstop_common.pull import Delivery, read_all
 
-SECONDS = 30.0
+SECONDS = PATIENCE
 SCHEMAS = Path(__file__).parents[3] / "schemas" / "v1"
 NAMES = (
     "run.requested", "run.accepted", "run.cancel", "run.queued", "run.started", "run.finished", "run.rejected",
