@@ -383,8 +383,11 @@ async def world(
     try:
         yield World(relay, host, job, access, at, folder, registry, denied, dialled)
     finally:
-        await host.aclose("stopped")
-        await relay.stop()
+        try:
+            await host.aclose("stopped")
+        finally:
+            await relay.stop()
+    assert not relay._server.is_serving(), "a relay that has stopped still listens"
     await _nothing_is_left(before, job, fds)
 
 
