@@ -50,6 +50,11 @@ class Record:
         size = self.spool.size if self.spool else 0
         return {"id": self.id, "mode": self.mode, "exit": self.exit, "size": size, "keep": self.keep}
 
+    def make_scrollback(self) -> None:
+        """For whoever reads the terminal first."""
+        with contextlib.suppress(OSError):
+            Scrollback(f"{self.id}.scrollback").close()
+
     def take_terminal(self) -> None:
         """Nobody else reads it from now on."""
         os.set_blocking(self.master, False)
@@ -147,8 +152,7 @@ class Processes:
             self._by_pid[record.pid] = record
             record.master = fds[0] if fds else -1
             if record.keep and fds:  # made by this one's user: it may have to go on with it
-                record.take_terminal()
-                record.leave_terminal()
+                record.make_scrollback()
         elif data[:1] == b"e":
             record.error = data[1:].decode(errors="replace")
         else:
