@@ -175,13 +175,19 @@ _JANITOR = Row(50, "Janitor", (
           (Query(_quantile(0.95, "pitstop_janitor_sweep_seconds", "collector"), "p95 {{collector}}"),), unit="s"),
     Panel(55, "Failed passes", "They are tried again; a collector that never succeeds shows to the left.",
           (Query(_rate("pitstop_janitor_sweep_errors_total", "collector"), "{{collector}}"),), unit="cps"),
+    Panel(56, "Looked at in a pass", "By collector. A sudden 0: it does not see what is there; its log says why.",
+          (Query("max by (collector) (pitstop_janitor_seen)", "{{collector}}"),)),
+    Panel(57, "Swept by hosts", "Leftovers that hosts ended or removed by themselves. Above 0 for long: something "
+          "makes them; the host's log names each.",
+          (Query(_or_zero(_rate("pitstop_sandbox_swept_total", "kind, reason")), "{{kind}}: {{reason}}"),), unit="cps"),
 ))  # fmt: skip
 
 _SERVICES = Row(60, "Services", (
-    Panel(61, "Ready", "Processes that take work, those that drain, and the owners of the log. Owners must be 1: at 0 "
-          "nothing is decided; start a scheduler.",
+    Panel(61, "Ready", "Processes that take work, those that drain, and the logs that have an owner: as many as there "
+          "are partitions. At 0 nothing is decided; start a scheduler.",
           (Query("sum by (job) (pitstop_ready)", "{{job}}"), Query("sum(pitstop_draining)", "draining"),
-           Query("sum(pitstop_scheduler_owner)", "owners of the log"))),
+           Query("sum(pitstop_scheduler_partitions_owned)", "logs with an owner"),
+           Query("sum(pitstop_scheduler_owner)", "schedulers that own one"))),
     Panel(62, "Versions", "Processes by version: more than one only during an update.",
           (Query("sum by (service, version) (pitstop_build_info)", "{{service}} {{version}}"),)),
     Panel(63, "NATS", "1 while connected, worst process of each service, and reconnects. Below 1: nothing is lost, "
@@ -200,6 +206,9 @@ _SERVICES = Row(60, "Services", (
           (Query("sum by (job) (process_resident_memory_bytes)", "{{job}}"),), unit="bytes"),
     Panel(69, "Open files", "Of the limit, worst process of each service. Above 0.8: raise `LimitNOFILE`.",
           (Query("max by (job) (process_open_fds / process_max_fds)", "{{job}}"),), unit="percentunit"),
+    Panel(70, "Secrets asked for", "By what became of it. `refused` and `no_key`: somebody asks who should "
+          "not; the scheduler's log says who.",
+          (Query(_or_zero(_rate("pitstop_secrets_fetches_total", "result")), "{{result}}"),), unit="cps"),
 ))  # fmt: skip
 
 ROWS = (_NOW, _CAPACITY, _QUEUE, _RESULTS, _SESSIONS, _JANITOR, _SERVICES)

@@ -40,6 +40,8 @@ pytestmark = pytest.mark.xdist_group("dashboard")  # one system for all of them
 NOTHING_HAPPENS = {
     "pitstop_sandbox_errors_total": "no sandbox fails here",
     "pitstop_relay_connections_refused_total": "nobody comes over a limit",
+    "pitstop_sandbox_swept_total": "nothing is left over here",
+    "pitstop_secrets_fetches_total": "no job here has secrets",
     'result="error"': "no run ends for a reason of ours",
 }
 """What `or vector(0)` may really stand for in this test. For all else the event is made to happen."""
