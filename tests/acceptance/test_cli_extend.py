@@ -249,6 +249,28 @@ async def test_limits_are_applied_from_a_file_and_shown(anybody: Outside, tmp_pa
         await run.cancel()
 
 
+async def test_limits_of_pools_are_applied_from_a_file_of_their_own_and_shown(anybody: Outside, tmp_path: Path) -> None:
+    home = anybody.place.home
+    pools = tmp_path / "pools.toml"
+    pools.write_text("[pools.default]\nslots = 1\n")
+    runs = [await held(anybody, "shared") for _ in range(2)]
+    dry = home.run("apply", "-f", str(pools), "--dry-run")
+    assert dry.stdout.splitlines() == ["pools", "  pools.default.slots  the default -> 1"], dry.stderr
+    applied = home.run("apply", "-f", str(pools))
+    assert (applied.returncode, applied.stdout) == (0, dry.stdout)
+    assert "pool default: 2 slots are in use; nothing is ended, and none is given until" in applied.stderr
+    assert "the pools are as the file says" in home.run("apply", "-f", str(pools)).stderr
+    page = home.run("org", "show", "another").stdout
+    assert "  pool default: 2 of 1 in use by all orgs; " in page
+    pools.write_text('org = "shared"\nweight = 2\n[pools.default]\n')
+    told = json.loads(home.run("apply", "-f", str(pools), "-o", "json").stdout)
+    assert [(one["key"], one["new"]) for one in told["changes"]] == [("weight", 2), ("pools.default.slots", None)]
+    assert (told["now"]["weight"], told["now"]["pools"][0]["own_slots"]) == (2, None)
+    for run in runs:
+        assert (await run.status())["run"]["status"] == "running"
+        await run.cancel()
+
+
 async def test_a_wrong_file_is_refused_with_its_lines(anybody: Outside, tmp_path: Path) -> None:
     home = anybody.place.home
     limits = tmp_path / "org.toml"

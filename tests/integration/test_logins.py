@@ -147,6 +147,10 @@ async def test_tokens_of_others_are_for_admins_and_machines_have_none(system: De
     assert (mine["code"], mine["user"]) == (None, "ada")
     denied = await system.ask("token-create", actor="ada", user="bob")
     assert (denied["code"], "`token-create` of what is bob's" in denied["message"]) == ("403", True)
+    assert (await system.ask("org-apply", roles={"eve": "admin"}))["code"] is None
+    assert (await system.ask("token-create", actor="eve", user="bob"))["code"] is None
+    denied = await system.ask("token-create", actor="eve", user="root")  # in any org, root may limit what all share
+    assert (denied["code"], "an admin of the deployment, which eve is not" in denied["message"]) == ("403", True)
     for name in ("publisher", "owner", "scheduler"):
         assert (await system.ask("token-create", user=name))["code"] == "400"
     assert (await system.ask("token-create", user="a.b"))["code"] == "400"

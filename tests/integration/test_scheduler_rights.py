@@ -71,7 +71,8 @@ async def test_nobody_else_may(server: EmbeddedServer, user: str) -> None:
     async with connected(server.url("root"), "root") as root:
         await provision(root, partitions=PARTITIONS)
         async with connected(server.url(user), "forger") as forger:
-            for subject in ("pool.shared._._", "pool.asked._1._", "$KV.owners.member.x", "$KV.owners.0", "dec.3"):
+            facts = ("pool.shared._._", "pool.asked._1._", "pool.configured._._")
+            for subject in (*facts, "$KV.owners.member.x", "$KV.owners.0", "dec.3"):
                 with pytest.raises(Unavailable):
                     await forger.store(subject, b"{}", timeout=0.1)
         for name in ("IN", "KV_owners", "DEC"):

@@ -146,6 +146,10 @@ class World(RuleBasedStateMachine):
     def configure(self, org: str, slots: int, weight: int) -> None:
         self.say(m.OrgConfigured(id=f"o{self.sequence}", time="", org=org, run="_", slots=slots, weight=weight))
 
+    @rule(slots=st.none() | st.integers(0, 4))
+    def configure_pool(self, slots: int | None) -> None:
+        self.say(m.PoolConfigured(id=f"o{self.sequence}", time="", org="_", run="_", pool="default", slots=slots))
+
     @rule(org=st.sampled_from(ORGS), key=st.sampled_from(("", "k1", "k2")), count=st.integers(1, 2),
           seconds=st.floats(1, 500))  # fmt: skip
     def set_hold(self, org: str, key: str, count: int, seconds: float) -> None:
@@ -293,7 +297,7 @@ class World(RuleBasedStateMachine):
         before = fingerprint(self.state)
         for fact in self.told:
             hosts = isinstance(fact, m.SandboxLost) and not fact.job
-            if not hosts and not isinstance(fact, m.OrgConfigured | m.RunCancel):
+            if not hosts and not isinstance(fact, m.OrgConfigured | m.PoolConfigured | m.RunCancel):
                 self.store(fact)
         self.clock = self.state.now
         granted = {(change.job, change.attempt) for change in decide(self.state, [], self.state.now).changes

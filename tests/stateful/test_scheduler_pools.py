@@ -1,5 +1,5 @@
 """A pool shared by several partitions, with facts that come twice, late and in another order: never more jobs on the
-hosts than they have places, no place in two hands, and nobody waits for ever."""
+hosts than they have places, or than a limit allows once all know it; no place in two hands; nobody waits for ever."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pitstop_scheduler import changes as c
 from pitstop_scheduler.decide import decide
 from pitstop_scheduler.effects import Publish, effects
 from pitstop_scheduler.fold import fold
+from pitstop_scheduler.grants import reason_to_wait
 from pitstop_scheduler.model import State
 from pitstop_scheduler.proof import Checker
 from pitstop_scheduler.rooms import fair_shares, sharer
@@ -58,12 +59,13 @@ class Desk:
 
 
 class Pool(RuleBasedStateMachine):
-    """Orgs of three partitions, hosts of one pool, and the messages between them."""
+    """Orgs of three partitions, hosts of one pool with a limit that changes, and the messages between them."""
 
     @initialize(capacity=st.integers(0, 7))
     def begin(self, capacity: int) -> None:
         self.desks = [Desk(number) for number in range(PARTITIONS)]
         self.rooms = self.held = 0
+        self.told: dict[int, int] = {}
         self.room(capacity)
 
     @rule(capacity=st.integers(0, 7))
@@ -75,6 +77,21 @@ class Pool(RuleBasedStateMachine):
         self.capacity = capacity
         for desk in self.desks:  # it is heard of everywhere before anything else
             self.tick(desk, everything=True)
+
+    @rule(slots=st.none() | st.integers(0, 7))
+    def limit(self, slots: int | None) -> None:
+        self.sharer().inbox.append(m.PoolConfigured(id="l", time="", org="_", run="_", pool=POOL, slots=slots))
+
+    def sharer(self) -> Desk:
+        return self.desks[sharer(POOL, PARTITIONS)]
+
+    def allowed(self) -> int:
+        """Places that may be lent, as it was decided."""
+        return min(self.capacity, self.sharer().state.pool(POOL).limit or self.capacity)
+
+    def heard(self) -> bool:
+        """All have been told of the limit that was decided on last."""
+        return all(self.desks[number].state.pool(POOL).heard >= serial for number, serial in self.told.items())
 
     @rule(number=st.integers(0, PARTITIONS - 1), count=st.integers(1, 9))
     def request(self, number: int, count: int) -> None:
@@ -109,8 +126,14 @@ class Pool(RuleBasedStateMachine):
     def tick(self, desk: Desk, *, everything: bool) -> None:
         count = len(desk.inbox) if everything else (len(desk.inbox) + 1) // 2
         taken, desk.inbox = desk.inbox[:count], desk.inbox[count:]
+        heard, limit, grants = self.heard(), self.sharer().state.pool(POOL).limit, len(desk.checker.granted)
         for number, fact in desk.tick(taken):
             self.desks[number].inbox.append(fact)
+        pool = self.sharer().state.pool(POOL)
+        if pool.limit != limit:
+            self.told = {number: lease.serial for number, lease in pool.leases.items() if lease.serial}
+        elif heard and limit and len(desk.checker.granted) > grants:
+            assert self.running() <= limit, "a grant takes the pool above its limit"
 
     def running(self) -> int:
         return sum(desk.state.pool(POOL).room for desk in self.desks)
@@ -121,7 +144,7 @@ class Pool(RuleBasedStateMachine):
             return
         leases = self.desks[sharer(POOL, PARTITIONS)].state.pool(POOL).leases
         held = sum(lease.held for lease in leases.values())
-        assert held <= max(self.held, self.capacity), "more is given than there is"
+        assert held <= max(self.held, self.allowed()), "more is given than there may be"
         assert self.running() <= held
         self.held = held
         for desk in self.desks:
@@ -135,6 +158,7 @@ class Pool(RuleBasedStateMachine):
         """Everything that waits gets its turn, one job after the other."""
         if not hasattr(self, "desks"):
             return
+        self.limit(1)
         self.room(2)
         waiting = {job.id for desk in self.desks for job in desk.state.jobs.values()}
         for _ in range(20 * (len(waiting) + 5)):
@@ -219,3 +243,42 @@ def test_fair_shares_are_fair(total: int, wants: dict[int, int], turn: int) -> N
 
 def test_the_token_of_a_fact_about_no_org_reads_as_none() -> None:
     assert parse_fact("in.3.pool.asked._24._").org == "_"
+
+
+def test_a_lower_limit_ends_nothing_and_what_was_lent_but_is_empty_is_filled_no_more() -> None:
+    pool = Pool()
+    pool.begin(6)
+    pool.request(0, 3)
+    pool.request(1, 3)
+    settle(pool.desks)
+    pool.finish(1, 3)
+    settle(pool.desks)
+    assert (pool.desks[1].state.pool(POOL).share, pool.running()) == (3, 3), "three empty places stay where they are"
+    pool.limit(2)
+    settle(pool.desks)
+    assert pool.running() == 3 and pool.heard()
+    pool.request(1, 2)
+    pool.request(2, 2)
+    settle(pool.desks)
+    assert pool.running() == 3, "a grant takes the pool above its limit"
+    for left in (2, 2, 2, 2, 2, 1, 0):
+        pool.finish(max(range(PARTITIONS), key=lambda n: pool.desks[n].state.pool(POOL).room), 1)
+        settle(pool.desks)
+        assert pool.running() == left
+    assert not any(desk.state.queues for desk in pool.desks)
+
+
+def test_a_higher_limit_is_used_at_once() -> None:
+    pool = Pool()
+    pool.begin(6)
+    pool.limit(1)
+    for number in range(PARTITIONS):
+        pool.request(number, 2)
+    settle(pool.desks)
+    assert pool.running() == 1
+    waits = next(job for job in pool.desks[0].state.jobs.values() if job.status == "queued")
+    assert "of pool default" in reason_to_wait(pool.desks[0].state, waits)
+    for limit, running in ((4, 4), (None, 6)):
+        pool.limit(limit)
+        settle(pool.desks)
+        assert pool.running() == running

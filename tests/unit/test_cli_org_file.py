@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from pitstop_cli.org_file import BadOrgFile, key_lines, read_org_file
-from pitstop_cli.org_words import difference_lines, differences, org_lines
+from pitstop_cli.org_words import difference_lines, differences, org_lines, pool_differences
 from pitstop_common.api import OrgLimits, OrgView
+from pitstop_common.api_pools import PoolLimits, PoolView
 from pitstop_common.roles import ProjectRules
 
 WHOLE = """\
@@ -231,3 +232,65 @@ def test_what_a_project_gives_over_ssh() -> None:
     assert faults('org = "a"\n[projects.web]\nagent = 1\n') == [
         "org.toml:3: projects.web.agent: must be true or false, not a number"
     ]
+
+
+POOLS = """\
+[pools.default]
+slots = 8
+[pools.big]   # the default
+[pools.open]
+slots = 0
+"""
+
+
+def test_pools_in_a_file_of_their_own_or_beside_an_org() -> None:
+    file = read_org_file(POOLS)
+    assert (file.org, file.limits) == ("", OrgLimits())
+    assert file.pools == {"default": PoolLimits(slots=8), "big": PoolLimits(), "open": PoolLimits(slots=0)}
+    both = read_org_file(WHOLE + POOLS)
+    assert (both.org, both.limits, both.pools) == ("acme", read_org_file(WHOLE).limits, file.pools)
+    assert read_org_file(WHOLE).pools == {}
+
+
+def test_pools_that_a_file_does_not_name_stay_as_they_are() -> None:
+    views = [
+        PoolView(pool="big", slots=4, own_slots=4, used=5, places=6),
+        PoolView(pool="other", slots=2, own_slots=2, used=0, places=1),
+    ]
+    wanted = read_org_file(POOLS).pools
+    assert list(difference_lines(pool_differences(views, wanted))) == [
+        "  pools.big.slots      4 -> the default",
+        "  pools.default.slots  the default -> 8",
+        "  pools.open.slots     the default -> no limit",
+    ]
+    default = PoolView(pool="big", slots=3, own_slots=None, used=0, places=0)
+    assert pool_differences([default], {"big": PoolLimits()}) == []
+    page = list(org_lines(view(pools=(*views, PoolView(pool="zoo", slots=0, own_slots=None, used=1, places=9)))))
+    assert page[-3:] == [
+        "  pool big: 5 of 4 in use by all orgs; 6 places on its hosts",
+        "  pool other: 0 of 2 in use by all orgs; 1 place on its hosts",
+        "  pool zoo: 1 in use, no limit by all orgs; 9 places on its hosts; its limit is the default",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[pools.default]\nslots = -1\nslot = 2\n[pools.Big]\nslots = 1\n[pools.x]\nslots = true\n",
+         ["org.toml:2: pools.default.slots: must be at least 0 and at most 100000",
+          "org.toml:3: pools.default.slot: unknown key; did you mean `slots`?",
+          "org.toml:4: pools.Big: no pool has such a name: lower-case letters, digits and -, at most 39",
+          "org.toml:7: pools.x.slots: must be a whole number, not true"]),
+        ("[pools]\ndefault = 8\n",
+         ["org.toml:2: pools.default: must be a table: [pools.default], and in it slots = 8"]),
+        ("pools = 8\n", ["org.toml:1: pools: must be tables: [pools.default]"]),
+        ("slots = 2\n[pools.x]\nslots = 1\n", ['org.toml: org: is missing: whose limits are these? org = "acme"']),
+    ],
+)  # fmt: skip
+def test_wrong_pools_are_told_with_their_lines(text: str, told: list[str]) -> None:
+    assert faults(text) == told
+
+
+def test_more_pools_than_a_file_may_name() -> None:
+    (told,) = faults("".join(f"[pools.p{n}]\nslots = 1\n" for n in range(101)))
+    assert told.startswith("org.toml:1: pools: ") and "100" in told

@@ -80,6 +80,26 @@ def test_a_configured_org_keeps_its_own_limits_and_lower_ones_never_kill() -> No
     assert desk.state.orgs["acme"].used == 3
 
 
+def pool_of(slots: int | None, name: str = "default") -> m.PoolConfigured:
+    return m.PoolConfigured(id="o", time="", org="_", run="_", pool=name, slots=slots)
+
+
+def test_a_configured_pool_keeps_its_own_limit_over_all_orgs_and_a_lower_one_never_kills() -> None:
+    desk = Desk(pool=1, room=9)
+    assert desk.grants(asked("a"), asked("b"), asked("c", org="beta"), asked("d", org="beta")) == ["a-1"]
+    assert desk.grants(pool_of(3)) == ["c-1", "b-1"], "a higher one is used at once, in turn"
+    assert desk.tell(pool_of(3)) == [], "said again it changes nothing"
+    changes = desk.tell(pool_of(2))
+    assert [type(change) for change in changes] == [c.PoolLimit], "it ends nothing"
+    assert reason_to_wait(desk.state, desk.state.jobs["d-1"]) == "all 2 slots of pool default are in use"
+    end = m.RunCancel(id="e", time="", org="acme", run="a")
+    assert desk.grants(end) == [], "two still hold a slot"
+    assert desk.grants(pool_of(0)) == ["d-1"], "0 is no limit"
+    desk.tell(pool_of(None), asked("e"))
+    assert reason_to_wait(desk.state, desk.state.jobs["e-1"]) == "the only slot of pool default is in use"
+    assert desk.grants(pool_of(5, "other")) == []
+
+
 def test_inside_an_org_priority_goes_before_age() -> None:
     desk = Desk()
     desk.tell(asked("old"), asked("new"), asked("urgent", priority=5))

@@ -1,4 +1,4 @@
-"""`org.toml`: the limits of an org as a file. Pure: text in, limits or faults with their lines out."""
+"""`org.toml`: the limits of an org, or of pools, as a file. Pure: text in, limits or faults with their lines out."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import msgspec
 from pitstop_cli.durations import duration
 from pitstop_common import limits
 from pitstop_common.api import OrgLimits
+from pitstop_common.api_pools import PoolLimits, PoolsApply
 from pitstop_common.faults import Faults, Path, TooManyFaults, pointer, shown
 from pitstop_common.messages import Fault
 from pitstop_common.roles import SERVICES
 from pitstop_common.validation import check_struct
 
 _DURATIONS: Final = ("pressure", "max_duration", "longest_session")
-_KEYS: Final = ("org", "slots", "weight", *_DURATIONS, "roles", "projects")
+_KEYS: Final = ("org", "slots", "weight", *_DURATIONS, "roles", "projects", "pools")
+_POOL_KEYS: Final = ("slots",)
 _RULES: Final = ("ssh", "ssh_role", *SERVICES, "roles")
 _PROJECT_KEYS: Final = ("slots", *_RULES)
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -28,10 +30,11 @@ _PLACE: Final = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of docume
 
 
 class OrgFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A sound file: whose limits, and all of them."""
+    """A sound file: whose limits, and all of them; `org` empty: it is about pools only. `pools`: those it names."""
 
     org: str
     limits: OrgLimits
+    pools: dict[str, PoolLimits] = {}
 
 
 class BadOrgFile(Exception):
@@ -56,13 +59,18 @@ def read_org_file(text: str) -> OrgFile:
         raise BadOrgFile((_syntax(error, text),)) from None
     faults = Faults()
     body: dict[str, Any] = {}
+    pools: dict[str, Any] = {}
     with contextlib.suppress(TooManyFaults):
         _check_keys(found, _KEYS, faults, ())
         _check_org(found, faults)
         body = _check_values(_body(found, faults), faults)
+        pools = _pools(found["pools"], faults) if "pools" in found else {}
     if faults:
         raise BadOrgFile(_placed(faults.found, text))
-    return OrgFile(org=found["org"], limits=msgspec.convert(body, OrgLimits))
+    return OrgFile(
+        org=found.get("org", ""), limits=msgspec.convert(body, OrgLimits),
+        pools=msgspec.convert(pools, dict[str, PoolLimits]),
+    )  # fmt: skip
 
 
 def _syntax(error: tomllib.TOMLDecodeError, text: str) -> Fault:
@@ -83,6 +91,8 @@ def _check_keys(table: Iterable[str], known: tuple[str, ...], faults: Faults, pa
 
 def _check_org(found: dict[str, Any], faults: Faults) -> None:
     org = found.get("org")
+    if org is None and set(found) == {"pools"}:
+        return
     if org is None:
         faults.add(("org",), 'is missing: whose limits are these? org = "acme"')
     elif not isinstance(org, str) or not limits.ORG.match(org):
@@ -120,6 +130,28 @@ def _check_values(body: dict[str, Any], faults: Faults) -> dict[str, Any]:
             keys = (*keys, "slots")
         faults.add(("projects", *keys[1:]) if keys[0] == "rules" else keys, fault.message)
     return sound
+
+
+def _pools(tables: object, faults: Faults) -> dict[str, Any]:
+    if not isinstance(tables, dict):
+        faults.add(("pools",), "must be tables: [pools.default]")
+        return {}
+    for name, table in tables.items():
+        if not limits.POOL.match(name):
+            faults.add(("pools", name), "no pool has such a name: lower-case letters, digits and -, at most 39")
+        elif not isinstance(table, dict):
+            faults.add(("pools", name), f"must be a table: [pools.{name}], and in it slots = 8")
+        else:
+            _check_keys(table, _POOL_KEYS, faults, ("pools", name))
+    known = {name: {key: table[key] for key in _POOL_KEYS if key in table}
+             for name, table in tables.items() if isinstance(table, dict) and limits.POOL.match(name)}  # fmt: skip
+    wrong = Faults()
+    sound: dict[str, Any] = {}
+    with contextlib.suppress(TooManyFaults):
+        sound = check_struct({"pools": known}, PoolsApply, wrong)
+    for fault in wrong.found:
+        faults.add(_keys(fault.pointer), fault.message)
+    return dict(sound.get("pools", {}))
 
 
 def _keys(of: str) -> tuple[str, ...]:

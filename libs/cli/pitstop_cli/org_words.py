@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from msgspec import UNSET
 from pitstop_cli.console import plain
 from pitstop_cli.words import span
 from pitstop_common.api import OrgLimits, OrgView
+from pitstop_common.api_pools import PoolLimits, PoolView
 from pitstop_common.roles import SERVICES, ProjectRules, Role
 
 _SERVICES = tuple(f".{service}" for service in SERVICES)
@@ -44,6 +45,16 @@ def differences(view: OrgView, wanted: OrgLimits) -> list[Difference]:
             given = (_yes(getattr(rules, service)) for rules in (old, new))
             found.append(Difference(f"projects.{name}.{service}", *given))
         found += _roles(f"projects.{name}.roles", old.roles, new.roles)
+    return [one for one in found if one.old != one.new]
+
+
+def pool_differences(views: Iterable[PoolView], wanted: Mapping[str, PoolLimits]) -> list[Difference]:
+    """What would change of the pools that are named; a pool that nobody knows has the default."""
+    own = {view.pool: view.own_slots for view in views}
+    found = [
+        Difference(f"pools.{name}.slots", own.get(name), None if limits.slots is UNSET else limits.slots)
+        for name, limits in sorted(wanted.items())
+    ]
     return [one for one in found if one.old != one.new]
 
 
@@ -83,6 +94,15 @@ def org_lines(view: OrgView) -> Iterator[str]:
     yield f"  your role        {view.role}"
     for name, rules in sorted(view.rules.items()):
         yield f"  project {plain(name)}: " + "; ".join(_rules(rules))
+    yield from pool_lines(view.pools)
+
+
+def pool_lines(views: Iterable[PoolView]) -> Iterator[str]:
+    """`  pool default: 3 of 8 in use, 20 places on its hosts (all orgs)`."""
+    for view in views:
+        default = "" if view.own_slots is not None else "; its limit is the default"
+        yield (f"  pool {view.pool}: {_used(view.used, view.slots)} by all orgs; {view.places} "
+               f"place{'s' * (view.places != 1)} on its hosts{default}")  # fmt: skip
 
 
 def _rules(rules: ProjectRules) -> Iterator[str]:

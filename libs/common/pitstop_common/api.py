@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from pitstop_common.api_audit import AuditReply, AuditRequest
 from pitstop_common.api_holds import HoldList, HoldRemoval, HoldRequest, HoldView
+from pitstop_common.api_pools import PoolsApply, PoolsView, PoolView
 from pitstop_common.api_secrets import ContextList, ContextRestrict, ContextView, SecretRemove, SecretSet, SecretsList
 from pitstop_common.limits import (
     LONGEST_SESSION,
@@ -195,7 +196,7 @@ class OrgView(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of an org, and what is in use. `configured`: they were set for it; else they are the deployment's.
     `slots`: in force, 0: no limit; `own_slots` null: that is the default of the deployment. `used` slots, `debug` of
     them for sessions; `waiting` jobs. `roles` null: there is no table, so everybody has the role write. `role`: the
-    caller's own."""
+    caller's own. `pools`: those that the orgs share."""
 
     org: str
     configured: bool
@@ -213,6 +214,7 @@ class OrgView(msgspec.Struct, frozen=True, kw_only=True):
     roles: dict[str, Role] | None = None
     rules: Rules = {}
     role: Role = "none"
+    pools: tuple[PoolView, ...] = ()
 
 
 class LetterRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,13 +251,14 @@ class Verb(NamedTuple):
     """What a verb is asked and answers, and what it takes. An error is answered with ApiError.
 
     `role` is needed `on`: the project of the run that the body names in `run` ("run"), the project that the body names
-    ("project"), the org ("org"), or any project of it ("member"). `others`: of whoever touches what is another's.
+    ("project"), the org ("org"), any project of it ("member"), or every org, by the deployment's word ("deployment").
+    `others`: of whoever touches what is another's.
     """
 
     request: type[msgspec.Struct]
     reply: type[msgspec.Struct]
     role: Role
-    on: Literal["run", "project", "org", "member"]
+    on: Literal["run", "project", "org", "member", "deployment"]
     others: Role = "none"
 
 
@@ -277,6 +280,7 @@ VERBS: Final[dict[str, Verb]] = {
     "token-revoke": Verb(TokenRevoke, Done, "none", "member", others="admin"),
     "org-show": Verb(Nothing, OrgView, "read", "member"),
     "org-apply": Verb(OrgLimits, OrgView, "admin", "org"),
+    "pools-apply": Verb(PoolsApply, PoolsView, "admin", "deployment"),
     "keys-add": Verb(KeyAdd, UserKey, "write", "member"),
     "keys-ls": Verb(Nothing, KeyList, "read", "member"),
     "keys-rm": Verb(KeyRemove, Done, "read", "member"),

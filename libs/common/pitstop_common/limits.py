@@ -32,6 +32,8 @@ MAX_SPEC_BYTES: Final = 768 * 1024
 MAX_SLOTS: Final = 100_000
 MAX_WEIGHT: Final = 1000
 MAX_PROJECTS: Final = 1000
+MAX_POOLS: Final = 100
+"""That one file or request sets limits of."""
 """Of one org: those with limits of their own."""
 MAX_PEOPLE: Final = 2000
 """Named with a role in one org, or in one project."""

@@ -93,7 +93,7 @@ def _scheduler() -> Rights:
     return Rights(
         publish=(
             *_facts("run.accepted", "run.cancel", "run.extend", "org.configured", "hold.set", "hold.remove",
-                    "pool.asked", "pool.shared"),
+                    "pool.configured", "pool.asked", "pool.shared"),
             *_facts(*EVENTS),
             "dec.*", snapshot("*", "*", "*"), spec("*", "*"), work("*"), work_of_host("*"), "timer.*.*.*",
             dead_letter("*", "*"), RUN_REQUESTED, requested_by("*"),

@@ -20,7 +20,7 @@ FACTS: Final = (
     "ssh.connected", "ssh.active", "ssh.used", "ssh.closed", "ssh.denied",
     "session.expired", "session.warned",
     "org.configured", "hold.set", "hold.remove",
-    "pool.asked", "pool.shared",
+    "pool.configured", "pool.asked", "pool.shared",
 )  # fmt: skip
 """What the scheduler's log takes in. Written by intake, hosts, relays and the janitor."""
 

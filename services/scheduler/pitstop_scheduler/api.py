@@ -33,6 +33,7 @@ from pitstop_scheduler.api_letters import Letters
 from pitstop_scheduler.api_logs import Output
 from pitstop_scheduler.api_orgs import Orgs
 from pitstop_scheduler.api_passes import Tokens
+from pitstop_scheduler.api_pools import Pools
 from pitstop_scheduler.api_secrets import Secrets
 from pitstop_scheduler.api_sessions import Sessions
 from pitstop_scheduler.calls import (
@@ -76,6 +77,7 @@ class Api:
         self._tokens = tokens
         self._waiting = Waiting()
         self._orgs = Orgs(self._teller, reading, policy)
+        self._pools = Pools(logs, self._teller, reading)
         self._secrets = Secrets(contexts, policy)
         self._handing = Handing(logs, reading, contexts, metrics)
         self._holds = Holds(logs, self._teller, people, reading, policy)
@@ -88,6 +90,7 @@ class Api:
             "run": self._run, "rerun": self._rerun, "status": self._status, "ls": self._ls, "cancel": self._cancel,
             "keys-add": self._keys_add, "keys-ls": self._keys_ls, "keys-rm": self._keys_rm,
             "extend": self._sessions.extend, "org-show": self._orgs.show, "org-apply": self._orgs.apply,
+            "pools-apply": self._pools.apply,
             "secrets-set": self._secrets.set, "secrets-ls": self._secrets.ls, "secrets-rm": self._secrets.rm,
             "secrets-restrict": self._secrets.restrict, "login": self._tokens.login,
             "token-create": self._tokens.create, "token-ls": self._tokens.list, "token-revoke": self._tokens.revoke,
@@ -143,6 +146,8 @@ class Api:
             self._policy.need(caller, verb, *await self._reading.whose(caller.org, text_of(request, "run")))
         elif VERBS[verb].on in {"member", "org"}:  # a handler itself refuses a body that names no run or project
             self._policy.need(caller, verb)
+        elif VERBS[verb].on == "deployment":
+            self._policy.need_deployment(caller, verb, "what all orgs share")
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ class Orgs:
 
     async def show(self, caller: Caller, _: MicroRequest) -> OrgView:
         """As the log has it."""
+        await self._reading.all_fresh()  # orgs of all partitions share the pools
         return self._view(caller)
 
     async def apply(self, caller: Caller, asked: MicroRequest) -> OrgView:

@@ -31,6 +31,8 @@ class Tokens:
         if user in RESERVED:
             raise Wrong(f"{user!r} is the name of a machine's credential, and of no person")
         self._policy.need(caller, "token-create", owner=user)
+        if self._policy.of_deployment(user):  # else an admin of any org could make himself one of all
+            self._policy.need_deployment(caller, "token-create", f"what is {user}'s")
         now = await self._passes.now()
         text = await self._passes.create(
             caller.org, user, ttl=wanted.ttl, lasts=wanted.lasts, role=wanted.role, by=caller.actor, now=now

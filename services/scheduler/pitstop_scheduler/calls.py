@@ -37,7 +37,7 @@ class Caller(msgspec.Struct, frozen=True):
     actor: str
 
 
-Asked = m.RunCancel | m.RunExtend | m.OrgConfigured | m.HoldSet | m.HoldRemove
+Asked = m.RunCancel | m.RunExtend | m.OrgConfigured | m.PoolConfigured | m.HoldSet | m.HoldRemove
 """Facts that say what a person wants."""
 _AT_ONCE: Final = 2000
 """Answers that wait, in one scheduler."""
@@ -62,11 +62,12 @@ class Teller:
     def __init__(self, bus: Bus, logs: Logs) -> None:
         self._bus, self._logs = bus, logs
 
-    async def tell(self, fact: Asked, trace: str = "") -> None:
-        """Raises Unavailable: it may or may not be stored and decided."""
-        subject = subjects.about(str(fact.__struct_config__.tag), fact.org, fact.run)
+    async def tell(self, fact: Asked, trace: str = "", *, token: str = "") -> None:
+        """`token`: stands in the place of the org, of a fact about none. Raises Unavailable: it may or may not be
+        stored and decided."""
+        subject = subjects.about(str(fact.__struct_config__.tag), token or fact.org, fact.run)
         ack = await self._bus.store(subject, m.encode(fact), headers(fact.id, trace))
-        await self._logs.of(fact.org).wait_for(ack.seq, DECIDED_WITHIN)
+        await self._logs.of(token or fact.org).wait_for(ack.seq, DECIDED_WITHIN)
 
 
 def body_of(request: MicroRequest) -> dict[str, Any]:

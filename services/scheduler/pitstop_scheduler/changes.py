@@ -19,6 +19,7 @@ from pitstop_scheduler.changes_of_orgs import Limits as Limits
 from pitstop_scheduler.changes_of_pools import Asked as Asked
 from pitstop_scheduler.changes_of_pools import Demand as Demand
 from pitstop_scheduler.changes_of_pools import Leased as Leased
+from pitstop_scheduler.changes_of_pools import PoolLimit as PoolLimit
 from pitstop_scheduler.changes_of_pools import Shared as Shared
 
 
@@ -256,7 +257,8 @@ class HostLost(Change, frozen=True, array_like=True, tag="z"):
 AnyChange = (
     Queued | Duplicate | Granted | Claimed | Ready | Paused | Resumed | Entered | Left | Active | Deadline | Warned
     | Extended | Pressed | Stopped | Continued | Retried | Ended | Stray | RunEnded | Reported | Room | HostLost
-    | Limits | Defaults | HoldSet | HoldRemoved | HoldUsed | Asked | Shared | Demand | Leased
+    | Limits | Defaults | HoldSet | HoldRemoved | HoldUsed | PoolLimit | Asked | Shared | Demand
+    | Leased
 )  # fmt: skip
 
 

@@ -1,8 +1,16 @@
-"""What a decision can change in how the places of a pool are shared between partitions. Totals only grow."""
+"""What a decision can change of a pool: its limit, and how its places are shared between partitions. Totals only
+grow."""
 
 from __future__ import annotations
 
 import msgspec
+
+
+class PoolLimit(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="pc"):
+    """Slots of a pool from now on, in the partition that shares it out. 0: no limit; None: the default."""
+
+    pool: str
+    slots: int | None
 
 
 class Asked(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="pa"):
@@ -23,6 +31,8 @@ class Shared(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="p
     target: int
     short: bool
     serial: int
+    limit: int | None = None
+    over: bool = False
 
 
 class Demand(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="pd"):
@@ -37,7 +47,7 @@ class Demand(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="p
 
 class Leased(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="pl"):
     """This partition shares a pool out: so many places in all to that one, of which it is to keep no more than
-    `target`; `short`: others want places."""
+    `target`; `short`: others want places; `over`: more is lent than there may be, nobody fills one."""
 
     pool: str
     partition: int
@@ -45,3 +55,5 @@ class Leased(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="p
     target: int
     short: bool
     serial: int
+    limit: int | None = None
+    over: bool = False

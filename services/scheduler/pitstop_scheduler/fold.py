@@ -6,12 +6,10 @@ from collections.abc import Callable
 from sys import intern
 from typing import Any
 
-import msgspec
-
 from pitstop_scheduler import changes as c
 from pitstop_scheduler import fold_of_holds as holds
+from pitstop_scheduler import fold_of_pools as pools
 from pitstop_scheduler.model import Host, Job, Run, State
-from pitstop_scheduler.pool import Lease
 from pitstop_scheduler.transitions import (
     CLAIMED,
     ENDED,
@@ -225,36 +223,6 @@ def _defaults(state: State, change: c.Defaults) -> None:
     state.partition, state.partitions = change.partition, change.partitions
 
 
-def _asked(state: State, change: c.Asked) -> None:
-    pool = state.edit_pool(change.pool)
-    pool.fresh = 0 if change.returned > pool.returned else pool.fresh
-    pool.wants, pool.returned, pool.asks = change.wants, change.returned, change.serial
-
-
-def _shared(state: State, change: c.Shared) -> None:
-    pool = state.edit_pool(change.pool)
-    pool.fresh += change.given - pool.given
-    pool.given, pool.target, pool.short, pool.heard = change.given, change.target, change.short, change.serial
-
-
-def _demand(state: State, change: c.Demand) -> None:
-    leases = state.edit_pool(change.pool).leases
-    lease = leases.get(change.partition, Lease())
-    leases[change.partition] = msgspec.structs.replace(
-        lease, wants=change.wants, returned=change.returned, heard=change.serial
-    )
-
-
-def _leased(state: State, change: c.Leased) -> None:
-    pool = state.edit_pool(change.pool)
-    lease = pool.leases.get(change.partition, Lease())
-    if change.given > lease.given:
-        pool.turn = (change.partition + 1) % state.partitions
-    pool.leases[change.partition] = msgspec.structs.replace(
-        lease, given=change.given, target=change.target, short=change.short, serial=change.serial
-    )
-
-
 def visits(state: State, job: Job) -> None:
     """The sessions of a job are others now."""
     run = state.run(job.run)
@@ -290,6 +258,7 @@ _HANDLERS: dict[type[Any], Callable[[State, Any], None]] = {
     c.Resumed: _resumed, c.Entered: _entered, c.Left: _left, c.Active: _active, c.Deadline: _deadline,
     c.Warned: _warned, c.Extended: _extended, c.Pressed: _pressed, c.Stopped: _stopped, c.Retried: _retried,
     c.Ended: _ended, c.RunEnded: _run_ended, c.Room: _room, c.HostLost: _host_lost, c.Reported: _reported,
-    c.Limits: _limits, c.Defaults: _defaults, c.Asked: _asked, c.Shared: _shared, c.Demand: _demand,
-    c.Leased: _leased, c.HoldSet: holds.hold_set, c.HoldRemoved: holds.hold_removed, c.HoldUsed: holds.hold_used,
+    c.Limits: _limits, c.Defaults: _defaults, c.PoolLimit: pools.limit, c.Asked: pools.asked,
+    c.Shared: pools.shared, c.Demand: pools.demand, c.Leased: pools.leased,
+    c.HoldSet: holds.hold_set, c.HoldRemoved: holds.hold_removed, c.HoldUsed: holds.hold_used,
 }  # fmt: skip

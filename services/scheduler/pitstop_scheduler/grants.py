@@ -29,6 +29,12 @@ def project_limit(state: State, org: str, project: str) -> int:
     return state.org(org).projects.get(project, state.project_slots)
 
 
+def pool_limit(state: State, pool: str) -> int:
+    """Slots of a pool; 0 = no limit."""
+    own = state.pool(pool).limit
+    return state.pool_slots if own is None else own
+
+
 def reason_to_wait(state: State, job: Job) -> str:
     """Why this job cannot be granted now; empty when it can."""
     run = state.run(job.run)
@@ -45,8 +51,9 @@ def reason_to_wait(state: State, job: Job) -> str:
 
 def _pool_reason(state: State, name: str) -> str:
     pool = state.pool(name)
-    if state.pool_slots and pool.slots >= state.pool_slots:
-        return _all_used(state.pool_slots, f"pool {name}")
+    limit = pool_limit(state, name)
+    if limit and pool.slots >= limit:
+        return _all_used(limit, f"pool {name}")
     if pool.capacity <= 0:
         return f"no sandbox host of pool {name} is up"
     if pool.room >= places(state, name):
@@ -58,6 +65,9 @@ def _no_room(state: State, name: str) -> str:
     pool = state.pool(name)
     if state.partitions == 1:
         return f"the hosts of pool {name} have no room (all {pool.capacity} places are taken)"
+    if 0 < (limit := pool_limit(state, name)) < pool.capacity:
+        return (f"no slot of pool {name} is free (of its {limit}, {places(state, name)} are now for this org's"
+                f" partition {state.partition}, and in use)")  # fmt: skip
     return (f"the hosts of pool {name} have no room (of their {pool.capacity} places, {places(state, name)} are now for"
             f" this org's partition {state.partition}, and taken)")  # fmt: skip
 

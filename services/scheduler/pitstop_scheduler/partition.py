@@ -19,7 +19,16 @@ from pitstop_common.bucket import Bucket
 from pitstop_common.bus import Bus
 from pitstop_common.errors import PitstopError, Unavailable, WrongLastSequence
 from pitstop_common.limits import OWNER_TTL
-from pitstop_common.messages import HoldRemove, HoldSet, OrgConfigured, RunAccepted, RunCancel, RunExtend, decode_fact
+from pitstop_common.messages import (
+    HoldRemove,
+    HoldSet,
+    OrgConfigured,
+    PoolConfigured,
+    RunAccepted,
+    RunCancel,
+    RunExtend,
+    decode_fact,
+)
 from pitstop_common.pull import Delivery, Pull, reader
 from pitstop_common.streams import IN
 from pitstop_scheduler import changes as c
@@ -42,7 +51,7 @@ _LOOK: Final = 0.25
 _REST: Final = 0.1
 """Seconds for which a standby lets records come together; who waits for one does not wait for this."""
 _FACTS_A_TICK: Final = 1000
-_ASKED: Final = (RunAccepted, RunCancel, RunExtend, OrgConfigured, HoldSet, HoldRemove)
+_ASKED: Final = (RunAccepted, RunCancel, RunExtend, OrgConfigured, PoolConfigured, HoldSet, HoldRemove)
 """Facts whose author waits to hear that they were decided on, even if nothing came of them."""
 _TICK: Final = 0.005
 """Seconds between two ticks at the least: under load facts are decided on by the dozen; an idle owner does not wait."""

@@ -42,6 +42,16 @@ class Policy:
             org = self._logs.state(caller.org).org(caller.org)
             raise Denied(too_little(org, caller.org, caller.actor, role, needed, what))
 
+    def of_deployment(self, user: str) -> bool:
+        """Is a person an admin of every org, by the deployment's word (`*/user`)."""
+        return f"*/{user}" in self._admins
+
+    def need_deployment(self, caller: Caller, verb: str, what: str) -> None:
+        """Raises Denied when the caller is no admin of the deployment. `what` it would touch, in words."""
+        if not self.of_deployment(caller.actor):
+            raise Denied(f"`{verb}` of {what} needs an admin of the deployment, which {caller.actor} is not. Who "
+                         f"runs the schedulers can change it: `*/{caller.actor}` in PITSTOP_ADMINS")  # fmt: skip
+
     def admins(self, org: str) -> str:
         """Who can change the rules of an org, in words."""
         return admins(self._logs.state(org).org(org), org)

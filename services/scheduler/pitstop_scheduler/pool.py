@@ -16,6 +16,10 @@ class Lease(msgspec.Struct, frozen=True):
     heard: int = 0
     """The serial of the newest `pool.asked`."""
     serial: int = 0
+    limit: int | None = None
+    """The limit of the pool that it was told."""
+    over: bool = False
+    """It was told to fill no place."""
 
     @property
     def held(self) -> int:
@@ -44,6 +48,9 @@ class Pool(msgspec.Struct):
     """Of each partition, where this one shares the pool out."""
     turn: int = 0
     """The partition that is the first to get a place that cannot be divided."""
+    limit: int | None = None
+    """Slots, as configured: where the pool is shared out, the word that counts; elsewhere, as it was told. None: the
+    default of the deployment; 0: no limit."""
 
     @property
     def share(self) -> int:

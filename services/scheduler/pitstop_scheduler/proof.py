@@ -11,7 +11,7 @@ import msgspec
 
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.fold import begin, step
-from pitstop_scheduler.grants import org_limit, project_limit
+from pitstop_scheduler.grants import org_limit, pool_limit, project_limit
 from pitstop_scheduler.model import Job, Run, State
 from pitstop_scheduler.transitions import HOLDS_ROOM, HOLDS_SLOT, IllegalTransition
 from pitstop_scheduler.views import job_view, run_view
@@ -123,7 +123,7 @@ class Checker:
             (f"org {run.org}", org.used, org_limit(state, run.org)),
             (f"project {run.org}/{run.project}", org.used_by_project.get(run.project, 0),
              project_limit(state, run.org, run.project)),
-            (f"pool {job.pool}", pool.slots, state.pool_slots),
+            (f"pool {job.pool}", pool.slots, pool_limit(state, job.pool)),
         ):  # fmt: skip
             if limit and used > limit:
                 self._say(sequence, f"{what} holds {used} slots with job {job.id}; its limit is {limit}")

@@ -10,6 +10,7 @@ import msgspec
 from pitstop_common import messages as m
 from pitstop_common import subjects
 from pitstop_common.api import JobStatusView, OrgView, RunStatusView
+from pitstop_common.api_pools import PoolView
 from pitstop_common.bucket import Bucket, newest
 from pitstop_common.bus import Bus
 from pitstop_common.errors import NotFound, Unavailable
@@ -18,7 +19,7 @@ from pitstop_common.spec import RunSpec
 from pitstop_common.streams import SPECS
 from pitstop_scheduler.clock import server_clock
 from pitstop_scheduler.contexts import Contexts
-from pitstop_scheduler.grants import org_limit, reason_to_wait
+from pitstop_scheduler.grants import org_limit, pool_limit, reason_to_wait
 from pitstop_scheduler.holding import slots_of
 from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.people import People
@@ -61,6 +62,10 @@ class Reading:
     async def fresh(self, org: str) -> None:
         """As `current`, of an org; free of cost where this process decides. Raises Unavailable."""
         await self._logs.fresh(org, _CURRENT_WITHIN)
+
+    async def all_fresh(self) -> None:
+        """As `fresh`, of all orgs."""
+        await self._logs.all_fresh(_CURRENT_WITHIN)
 
     async def job(self, org: str | None, id: str) -> m.JobView:
         """One job; `org` None: of any. Raises NotFound, Unavailable."""
@@ -219,8 +224,19 @@ class Reading:
             debug=debug, waiting=sum(1 for _ in state.waiting(name)), weight=org.weight, projects=org.projects,
             used_by_project={project: used for project, used in org.used_by_project.items() if used},
             pressure=org.pressure, max_duration=org.max_duration, longest_session=org.longest_session,
-            roles=org.roles, rules=org.rules,
+            roles=org.roles, rules=org.rules, pools=self.pools(),
         )  # fmt: skip
+
+    def pools(self) -> tuple[PoolView, ...]:
+        """Pools that have hosts, jobs or a limit of their own, with the jobs of all orgs."""
+        found = []
+        for name in sorted({name for log in self._logs for name in log.state.pools}):
+            state = self._logs.sharing(name)[1].state
+            pool, used = state.pool(name), sum(log.state.pool(name).slots for log in self._logs)
+            if pool.capacity or pool.limit is not None or used:
+                found.append(PoolView(pool=name, slots=pool_limit(state, name), own_slots=pool.limit, used=used,
+                                      places=pool.capacity))  # fmt: skip
+        return tuple(found)
 
     async def now(self) -> float:
         """The server's clock, seconds since the epoch; that of the newest fact where the server does not say."""

@@ -6,6 +6,10 @@ in totals that only grow, so that facts may come twice, late or in another order
 never more than the pool has, and a place is never in two hands. Idle places stay where they are until others want
 them; then each partition keeps its fair part only, and gives the rest back as it comes free. A place that it was given
 beyond that (one that cannot be divided goes round) it may fill once.
+
+A pool's limit is known where the pool is shared out: no more is lent than it allows. When it is lowered, or hosts go,
+and more is lent than there may be, all give back what they have not filled, and nobody fills a place until what is lent
+is within the limit again.
 """
 
 from __future__ import annotations
@@ -107,5 +111,6 @@ def fact_for(state: State, change: c.Asked | c.Leased, id: str, time: str) -> tu
         )  # fmt: skip
     return change.partition, m.PoolShared(
         id=id, time=time, org=NOBODY, run=NOBODY, pool=change.pool, partition=change.partition, given=change.given,
-        target=change.target, short=change.short, serial=change.serial,
+        target=change.target, short=change.short, serial=change.serial, limit=change.limit,
+        over=change.over,
     )  # fmt: skip

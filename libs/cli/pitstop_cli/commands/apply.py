@@ -1,4 +1,4 @@
-"""`pitstop apply`: limits, roles and rules of an org from a file."""
+"""`pitstop apply`: limits, roles and rules of an org, and limits of pools, from a file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ _MAX_BYTES: Final = 128 * 1024
 def command(source: str, dry_run: bool, nats: str | None, org: str | None, output: str) -> None:
     """Set limits, roles and rules of an org to what a file says, at once, without a question; the difference is told.
 
-    The file says everything: what it leaves out becomes the default. Lower limits end nothing that runs; no further
-    job starts until enough have ended.
+    The file says everything of its org: what it leaves out becomes the default. Lower limits end nothing that runs; no
+    further job starts until enough have ended.
+
+    Pools are shared by all orgs. So a file sets those only that it names, and an admin of the deployment (`*/user` in
+    the schedulers' PITSTOP_ADMINS) applies it. A file may be about pools only, without an org.
 
     \b
     org = "acme"
@@ -46,6 +49,8 @@ def command(source: str, dry_run: bool, nats: str | None, org: str | None, outpu
     [roles]                    # none, read, write or admin   [no table: everybody has write]
     ada = "admin"
     "*" = "read"               # everybody who is not named   [none]
+    [pools.default]            # in this file, or in one of its own
+    slots = 20                 # jobs of all orgs at once     [the scheduler's PITSTOP_POOL_SLOTS]
 
     \b
     JSON: {"changes": [{"key", "old", "new"}], "applied": bool, "now": as of `pitstop org show -o json`};
@@ -54,12 +59,12 @@ def command(source: str, dry_run: bool, nats: str | None, org: str | None, outpu
     from pitstop_cli.commands.org import one_org
 
     file = _read(source, as_json=output == "json")
-    target = find(nats, one_org(file.org, org, source))
+    target = find(nats, one_org(file.org or None, org, source))
     answer = run_async(_apply(target, file, dry_run=dry_run))
     if output == "json":
         out_json(answer)
         return
-    _tell(answer, file.org, dry_run=dry_run)
+    _tell(answer, file, dry_run=dry_run)
 
 
 def _read(source: str, *, as_json: bool) -> OrgFile:
@@ -85,35 +90,49 @@ def _read(source: str, *, as_json: bool) -> OrgFile:
 async def _apply(target: Target, file: OrgFile, *, dry_run: bool) -> dict[str, Any]:
     import msgspec
 
-    from pitstop_cli.org_words import differences
+    from pitstop_cli.org_words import differences, pool_differences
     from pitstop_common.api import OrgView
 
     async with connect(target) as client:
         now = await client.call("org-show", {})
-        changes = differences(msgspec.convert(now, OrgView), file.limits)
-        applied = bool(changes) and not dry_run
+        view = msgspec.convert(now, OrgView)
+        pools = pool_differences(view.pools, file.pools)
+        limits = differences(view, file.limits) if file.org else []
+        applied = bool(pools or limits) and not dry_run
+        if applied and pools:  # the first, because it takes more
+            await client.call("pools-apply", {"pools": msgspec.to_builtins(file.pools)})
+        if applied and limits:
+            await client.call("org-apply", msgspec.to_builtins(file.limits))
         if applied:
-            now = await client.call("org-apply", msgspec.to_builtins(file.limits))
-    return {"changes": msgspec.to_builtins(changes), "applied": applied, "now": now}
+            now = await client.call("org-show", {})
+    return {"changes": msgspec.to_builtins([*limits, *pools]), "applied": applied, "now": now}
 
 
-def _tell(answer: dict[str, Any], org: str, *, dry_run: bool) -> None:
+def _tell(answer: dict[str, Any], file: OrgFile, *, dry_run: bool) -> None:
     import msgspec
 
     from pitstop_cli.org_words import Difference, difference_lines
 
     if not answer["changes"]:
-        say(f"org {org} is as the file says: nothing to change")
+        about = f"org {file.org} is" if file.org else "the pools are"
+        say(f"{about} as the file says: nothing to change")
         return
-    out(f"org {org}")
+    out(f"org {file.org}" if file.org else "pools")
     for line in difference_lines(msgspec.convert(answer["changes"], list[Difference])):
         out(line)
     if dry_run:
         say("nothing was changed (--dry-run)")
         return
-    say(f"applied to {org}", "green")
+    say(f"applied to {file.org or 'the pools'}", "green")
     now = answer["now"]
-    if now["slots"] and now["used"] > now["slots"]:
-        say(
-            f"  {now['used']} slots are in use; nothing is ended, and none is given until fewer than {now['slots']} are"
+    _tell_above("", now if file.org else {})
+    for pool in now["pools"]:
+        _tell_above(f"pool {pool['pool']}: ", pool if pool["pool"] in file.pools else {})
+
+
+def _tell_above(what: str, now: dict[str, Any]) -> None:
+    if now and now["slots"] and now["used"] > now["slots"]:
+        text = (
+            f"{now['used']} slots are in use; nothing is ended, and none is given until fewer than {now['slots']} are"
         )
+        say(f"  {what}{text}")

@@ -21,13 +21,13 @@ def command() -> None:
 @system_options
 @output_option
 def show(name: str | None, nats: str | None, org: str | None, output: str) -> None:
-    """Show the limits of ORG, and how much of them is in use.
+    """Show the limits of ORG, and how much of them is in use; and the pools that the orgs share.
 
     \b
     JSON: {"org", "configured", "slots": 0 = no limit, "own_slots": null = the default, "used", "debug", "waiting",
     "weight", "projects": {name: slots}, "used_by_project", "pressure": seconds, "max_duration": seconds,
     "longest_session": seconds, "roles": null = no table, "rules": {project: {"ssh", "ssh_role", "roles"}}, "role": your
-    own}
+    own, "pools": [{"pool", "slots", "own_slots", "used": by all orgs, "places"}]}
     """
     view = run_async(_show(find(nats, one_org(name, org, "the argument"))))
     if output == "json":

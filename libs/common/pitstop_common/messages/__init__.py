@@ -58,8 +58,6 @@ from pitstop_common.messages.facts import (
     JobPaused,
     JobResumed,
     OrgConfigured,
-    PoolAsked,
-    PoolShared,
     RunAccepted,
     RunCancel,
     RunExtend,
@@ -90,6 +88,7 @@ from pitstop_common.messages.parts import (
     StepReport,
     UseKind,
 )
+from pitstop_common.messages.pools import PoolAsked, PoolConfigured, PoolShared
 from pitstop_common.messages.views import (
     Claim,
     Heartbeat,
@@ -139,6 +138,7 @@ __all__ = [
     "PauseReason",
     "Person",
     "PoolAsked",
+    "PoolConfigured",
     "PoolShared",
     "ReportView",
     "RerunView",

@@ -17,6 +17,7 @@ from pitstop_common.messages.parts import (
     SshAddress,
     UseKind,
 )
+from pitstop_common.messages.pools import PoolAsked, PoolConfigured, PoolShared
 from pitstop_common.roles import ProjectRules, Role
 
 
@@ -264,33 +265,9 @@ class OrgConfigured(Message, frozen=True, kw_only=True, tag="org.configured"):
     by: str = ""
 
 
-class PoolAsked(Message, frozen=True, kw_only=True, tag="pool.asked"):
-    """A partition of the log asks the one that shares a pool's places out for some, or gives some back. Only where
-    there are several. `wants`: places it could fill now; `returned`: given back by it in all; `seen`: given to it in
-    all, as far as it has heard."""
-
-    pool: str
-    partition: int
-    wants: int
-    returned: int
-    seen: int
-    serial: int
-
-
-class PoolShared(Message, frozen=True, kw_only=True, tag="pool.shared"):
-    """The answer. `given`: places given to that partition in all; `target`: it is to keep no more than so many, and
-    gives back the rest as they come free; `short`: others want places, so it says at once when it needs fewer."""
-
-    pool: str
-    partition: int
-    given: int
-    target: int
-    short: bool
-    serial: int
-
-
 Fact = (
     RunAccepted | RunCancel | RunExtend | JobClaimed | SandboxReady | SandboxFailed | SandboxLost | SandboxRoom
     | StepStarted | StepFinished | JobPaused | JobResumed | JobFinished | SshConnected | SshActive | SshUsed | SshClosed
-    | SshDenied | SessionExpired | SessionWarned | OrgConfigured | HoldSet | HoldRemove | PoolAsked | PoolShared
+    | SshDenied | SessionExpired | SessionWarned | OrgConfigured | HoldSet | HoldRemove | PoolConfigured | PoolAsked
+    | PoolShared
 )  # fmt: skip

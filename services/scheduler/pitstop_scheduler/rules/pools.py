@@ -6,10 +6,17 @@ import sys
 
 from pitstop_common import messages as m
 from pitstop_scheduler import changes as c
-from pitstop_scheduler.grants import org_limit
+from pitstop_scheduler.grants import org_limit, pool_limit
 from pitstop_scheduler.pool import Lease
 from pitstop_scheduler.rooms import fair_shares, fillable, gifts, known_pools, sharer
 from pitstop_scheduler.tick import Stored, Tick
+
+
+def configured(tick: Tick, fact: m.PoolConfigured, _: Stored) -> None:
+    """A pool has another limit. Decided where it is shared out; the others are told with what is lent to them."""
+    draft = tick.draft
+    if sharer(fact.pool, draft.partitions) == draft.partition and fact.slots != draft.pool(fact.pool).limit:
+        tick.emit(c.PoolLimit(fact.pool, fact.slots))
 
 
 def asked(tick: Tick, fact: m.PoolAsked, _: Stored) -> None:
@@ -20,15 +27,18 @@ def asked(tick: Tick, fact: m.PoolAsked, _: Stored) -> None:
         return
     tick.emit(c.Demand(fact.pool, fact.partition, fact.wants, max(lease.returned, fact.returned), fact.serial))
     if fact.seen < lease.given:  # on its way, or lost with a full stream: the totals once more do no harm
-        again = c.Leased(fact.pool, fact.partition, lease.given, lease.target, lease.short, lease.serial + 1)
+        again = c.Leased(fact.pool, fact.partition, lease.given, lease.target, lease.short, lease.serial + 1,
+                         lease.limit, lease.over)  # fmt: skip
         tick.emit(again)
 
 
 def shared(tick: Tick, fact: m.PoolShared, _: Stored) -> None:
     """This partition is given places, or told to keep fewer."""
-    pool = tick.draft.pool(fact.pool)
-    if fact.partition == tick.draft.partition and fact.serial > pool.heard:
-        tick.emit(c.Shared(fact.pool, max(pool.given, fact.given), fact.target, fact.short, fact.serial))
+    draft, pool = tick.draft, tick.draft.pool(fact.pool)
+    if fact.partition == draft.partition and fact.serial > pool.heard:
+        limit = pool.limit if sharer(fact.pool, draft.partitions) == draft.partition else fact.limit
+        tick.emit(c.Shared(fact.pool, max(pool.given, fact.given), fact.target, fact.short, fact.serial, limit,
+                           fact.over))  # fmt: skip
 
 
 def share_out(tick: Tick) -> None:
@@ -46,18 +56,21 @@ def _share_out(tick: Tick, name: str) -> bool:
     """True when places were given."""
     draft, pool = tick.draft, tick.draft.pool(name)
     leases = dict(pool.leases)
-    total = min(pool.capacity, draft.pool_slots or pool.capacity)
-    wants = {one: lease.wants for one, lease in leases.items()}
-    fair = fair_shares(total, wants, pool.turn, draft.partitions)
+    total = min(pool.capacity, pool_limit(draft, name) or pool.capacity)
     free = total - sum(lease.held for lease in leases.values())
+    over = free < 0  # nobody is to fill any
+    wants = {one: 0 if over else lease.wants for one, lease in leases.items()}
+    fair = fair_shares(total, wants, pool.turn, draft.partitions)
     given = gifts(leases, fair, free)
-    short = free < 0 or any(lease.held + given.get(one, 0) < fair[one] for one, lease in leases.items())
+    short = over or any(lease.held + given.get(one, 0) < fair[one] for one, lease in leases.items())
     for one, lease in leases.items():
         held = lease.held + given.get(one, 0)
         target = fair[one] if short else max(fair[one], held)
         other = target != lease.target and min(target, lease.target) < held
-        if one in given or other or (short != lease.short and held):
-            tick.emit(c.Leased(name, one, lease.given + given.get(one, 0), target, short, lease.serial + 1))
+        told = (short, over) == (lease.short, lease.over) or not held
+        if one in given or other or not told or lease.limit != pool.limit:
+            more = lease.given + given.get(one, 0)
+            tick.emit(c.Leased(name, one, more, target, short, lease.serial + 1, pool.limit, over))
     return bool(given)
 
 
