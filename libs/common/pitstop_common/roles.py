@@ -1,7 +1,7 @@
 """Roles of people in an org, and what projects allow. What each verb of the API needs stands beside it in `api.VERBS`.
 
-none < read < write < admin. read: see runs and logs. write: start, cancel one's own, enter, keep a session, keys of
-one's own. admin: the org's file, tokens of others, dead letters, runs of others.
+none < read < write < admin. read: see runs, logs, audits. write: start, cancel one's own, enter, keep a session, keys
+of one's own. admin: the org's file, tokens of others, dead letters, runs of others.
 """
 
 from __future__ import annotations
