@@ -269,7 +269,7 @@ def test_pools_that_a_file_does_not_name_stay_as_they_are() -> None:
     assert page[-3:] == [
         "  pool big: 5 of 4 in use by all orgs; 6 places on its hosts",
         "  pool other: 0 of 2 in use by all orgs; 1 place on its hosts",
-        "  pool zoo: 1 in use, no limit by all orgs; 9 places on its hosts; its limit is the default",
+        "  pool zoo: 1 in use by all orgs, no limit; 9 places on its hosts; its limit is the default",
     ]
 
 

@@ -83,6 +83,9 @@ TAMPERED: dict[str, tuple[Callable[[], tuple[Log, int]], str]] = {
     "a grant above the limit of the pool": (
         lambda: added(where(c.Granted, job="r4-1")[0] + 1, c.Limits("acme", 9, 1, {"web": 9}, 0.0, 0.0),
                       grant("r2-1")), "pool default holds 4 slots with job r2-1; its limit is 3"),
+    "a grant above the limit of the pool that was configured": (
+        lambda: (with_changes(where(c.Limits)[0], lambda changes: (*changes, c.PoolLimit("default", 2))),
+                 where(c.Granted, job="r4-1")[0] + 1), "pool default holds 3 slots with job r4-1; its limit is 2"),
     "a grant without a place on a host": (
         lambda: (with_changes(where(c.Room)[0], lambda _: (c.Room("h1", "1", "default", 2, 1),)),
                  where(c.Granted, job="r4-1")[0] + 1), "3 jobs are on hosts of pool default with job r4-1; 2 places"),
@@ -123,6 +126,18 @@ def test_what_was_tampered_with_is_told_with_its_place(name: str) -> None:
     wrong = proved(log).wrong
     assert any(said in one for one in wrong), wrong
     assert wrong[0].startswith(f"record {record}: "), (record, wrong)
+
+
+@pytest.mark.parametrize(("given", "allowed"), [((2, 1), 3), ((3, 1), 3), ((1, 4), 3), ((2, 3), 0)])
+def test_more_places_lent_than_the_limit_of_a_pool_allows_are_told(given: tuple[int, int], allowed: int) -> None:
+    limits = (c.Room("h", "1", "big", 4, 1), c.PoolLimit("big", allowed))
+    loans = tuple(c.Leased("big", number, places, places, False, 1, allowed) for number, places in enumerate(given))
+    checker = Checker()
+    for sequence, changes in enumerate(((c.Defaults(0, 0, 0, 1, 3), *limits), loans), 1):
+        checker.take(sequence, c.Record(1, sequence, "me", 0, 0.0, 0, changes, sequence - 1))
+    lent, most = sum(given), allowed or 4
+    told = f"{lent} places of pool big are lent with {given[1]} to partition 1; its hosts and its limit allow {most}"
+    assert [one for one in checker.wrong if "are lent" in one] == [f"record 2: {told}"] * (lent > most)
 
 
 def test_a_counter_that_does_not_agree_with_its_jobs_is_told() -> None:

@@ -98,11 +98,13 @@ def org_lines(view: OrgView) -> Iterator[str]:
 
 
 def pool_lines(views: Iterable[PoolView]) -> Iterator[str]:
-    """`  pool default: 3 of 8 in use, 20 places on its hosts (all orgs)`."""
+    """`  pool default: 3 of 8 in use by all orgs; 20 places on its hosts`."""
     for view in views:
         default = "" if view.own_slots is not None else "; its limit is the default"
-        yield (f"  pool {view.pool}: {_used(view.used, view.slots)} by all orgs; {view.places} "
-               f"place{'s' * (view.places != 1)} on its hosts{default}")  # fmt: skip
+        of = f"{view.used} of {view.slots}" if view.slots else f"{view.used}"
+        limit = "" if view.slots else ", no limit"
+        yield (f"  pool {view.pool}: {of} in use by all orgs{limit}; {view.places} place{'s' * (view.places != 1)} "
+               f"on its hosts{default}")  # fmt: skip
 
 
 def _rules(rules: ProjectRules) -> Iterator[str]:

@@ -13,6 +13,7 @@ from pitstop_scheduler import changes as c
 from pitstop_scheduler.fold import begin, step
 from pitstop_scheduler.grants import org_limit, pool_limit, project_limit
 from pitstop_scheduler.model import Job, Run, State
+from pitstop_scheduler.pool import Lease
 from pitstop_scheduler.transitions import HOLDS_ROOM, HOLDS_SLOT, IllegalTransition
 from pitstop_scheduler.views import job_view, run_view
 
@@ -81,6 +82,8 @@ class Checker:
             if change.run in self.ended:
                 self._say(sequence, f"run {change.run} ends a second time")
             self.ended.add(change.run)
+        elif isinstance(change, c.Leased):
+            self._lend(sequence, change)
         elif isinstance(change, c.Claimed | c.Stopped | c.Retried | c.Ended):
             self._of_job(sequence, change, self.state.job(change.job))
 
@@ -91,6 +94,16 @@ class Checker:
             self.ended.discard(change.run)
             self.granted -= {(job, attempt) for job, *_ in change.jobs for attempt in range(1, _ATTEMPTS)}
         self.queued.add(change.run)
+
+    def _lend(self, sequence: int, change: c.Leased) -> None:
+        """A loan is the moment in which a pool's limit must hold where partitions share it: each fills what it has."""
+        pool = self.state.pool(change.pool)
+        more = change.given - pool.leases.get(change.partition, Lease()).given
+        lent = sum(lease.held for lease in pool.leases.values()) + more
+        allowed = min(pool.capacity, pool_limit(self.state, change.pool) or pool.capacity)
+        if more > 0 and lent > allowed:
+            self._say(sequence, f"{lent} places of pool {change.pool} are lent with {more} to partition "
+                                f"{change.partition}; its hosts and its limit allow {allowed}")  # fmt: skip
 
     def _of_job(self, sequence: int, change: c.Claimed | c.Stopped | c.Retried | c.Ended, job: Job | None) -> None:
         if job is None:
