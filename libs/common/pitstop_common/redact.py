@@ -42,7 +42,9 @@ def _walk(value: Any) -> Any:
 
 
 def _cut(text: str) -> str:
-    return _IN_QUERY.sub(_without_value, _USER_INFO.sub(_without_user, text))
+    if "://" in text:  # looked for first: a large body without one would take seconds
+        text = _USER_INFO.sub(_without_user, text)
+    return _IN_QUERY.sub(_without_value, text)
 
 
 def _without_value(found: re.Match[str]) -> str:
