@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -56,6 +58,31 @@ async def test_a_folder_is_put_aside_before_it_is_removed(tmp_path: Path, monkey
     await Folders(tmp_path).sweep()
     assert list((tmp_path / "gone").iterdir()) == []
     await folders.remove(folders.path("abcdefghijkl-1.2"))
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+async def test_a_removal_that_is_cut_short_anywhere_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    remove, left = os.rmdir, cut
+    folders = Folders(tmp_path)
+    folders.make(START, "")
+    (folders.path("abcdefghijkl-1.2") / "work" / "a" / "b" / "c" / "d").mkdir(parents=True)
+
+    def killed(*args: Any, **more: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError("killed")
+        remove(*args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", killed)
+        for _ in range(3):  # the removal of a part is cut short, too: parts of parts lie beside it
+            left = cut
+            await folders.remove(folders.path("abcdefghijkl-1.2"))
+    await Folders(tmp_path).sweep()
+    assert list((tmp_path / "gone").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 _NOTE: Final = "claim.json"
 KEY: Final = re.compile(JOB.pattern.removesuffix(r"\Z") + r"\.[1-9][0-9]{0,5}\Z")
-_GONE: Final = re.compile(KEY.pattern.removesuffix(r"\Z") + r"-[0-9a-f]{8}\Z")
+_GONE: Final = re.compile(r"\.*" + KEY.pattern.removesuffix(r"\Z") + r"-[0-9a-f]{8}(\.\d+\.\d+)*\Z")
+"""A folder put aside, or a part of one whose removal was cut short (`remove_tree` moves parts up beside it)."""
 _GRANT: Final = re.compile(r"(?P<partition>[0-9]{1,4})\.(?P<record>[0-9]{1,18})\.(?P<n>[0-9]{1,9})\.start\Z")
 _FIRST_DELAY: Final = 0.05
 _LONGEST_DELAY: Final = 1.0
