@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import secrets
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,7 +13,9 @@ from typing import Any
 
 import pytest
 from tests.acceptance.support.outside import PROMPT, Outside, Person, Place, Run, outside, running
+from tests.bait import Bait, bait
 from tests.patience import PATIENCE
+from tests.whole_system import free_port
 
 
 @pytest.fixture(scope="module")
@@ -275,36 +275,6 @@ async def test_several_channels_in_one_connection(run: Run) -> None:
 
 
 # -- what does not, and what it must not reach -----------------------------------------------------------------------
-
-
-class Bait:
-    """A listener of this host that nobody must reach."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.listen()
-        sock.setblocking(False)
-        self.sock = sock
-
-    @property
-    def touched(self) -> bool:
-        try:
-            self.sock.accept()[0].close()
-        except BlockingIOError:
-            return False
-        return True
-
-
-@contextlib.contextmanager
-def bait(path: Path | None = None) -> Iterator[Bait]:
-    with socket.socket(socket.AF_UNIX if path else socket.AF_INET) as sock:
-        sock.bind(str(path) if path else ("127.0.0.1", 0))
-        yield Bait(sock)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @pytest.mark.parametrize("kind", ["-W", "-L", "-D", "unix"])

@@ -6,52 +6,20 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncssh
 import pytest
+from tests.bait import bait
 from tests.ssh_support import JOB, World, in_world, screen
+from tests.whole_system import free_port
 
 from pitstop_common.roles import Services
 from pitstop_sandbox.backends.port import Listener, Tcp, Unix
 from pitstop_sandbox.channels.forwards import MAX_LISTENERS
 
 BACKENDS = ["fake", "namespaces"]
-
-
-class Bait:
-    """A listener of this host that nobody must reach."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.listen()
-        sock.setblocking(False)
-        self.sock = sock
-
-    @property
-    def port(self) -> int:
-        return int(self.sock.getsockname()[1])
-
-    @property
-    def touched(self) -> bool:
-        try:
-            self.sock.accept()[0].close()
-        except BlockingIOError:
-            return False
-        return True
-
-
-@contextlib.contextmanager
-def bait(path: Path | None = None) -> Iterator[Bait]:
-    with socket.socket(socket.AF_UNIX if path else socket.AF_INET) as sock:
-        sock.bind(str(path) if path else ("127.0.0.1", 0))
-        yield Bait(sock)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @contextlib.asynccontextmanager

@@ -9,8 +9,9 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 
-from tests.integration.test_ssh_forwards import connected, free_port, nobody
+from tests.integration.test_ssh_forwards import connected, nobody
 from tests.ssh_support import World, in_world
+from tests.whole_system import free_port
 
 SERVER = """\
 import asyncio, os, sys

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from pitstop_cli.client import Client, Target, connect, find
+from pitstop_cli.console import plain
 from pitstop_cli.exits import Failure
 from pitstop_cli.paths import state_dir
 
@@ -248,10 +249,15 @@ async def _clock(client: Client) -> Check:
 def _relay(target: Target) -> Check:
     if not target.ssh:
         return Check("relay", "ok", "its address comes with each run")
-    host, port = str(target.ssh["host"]), int(target.ssh["port"])
+    return greeted(target.ssh, "see its log: logs/relay.log in the folder of `up`")
+
+
+def greeted(address: dict[str, Any], fix: str) -> Check:
+    """Does a relay answer there."""
+    host, port = str(address["host"]), int(address["port"])
     try:
         with socket.create_connection((host, port), 3) as connection:
             greeting = connection.recv(64).decode(errors="replace").strip()
     except OSError as error:
-        return Check("relay", "fail", f"{host}:{port}: {error}", "see its log: logs/relay.log in the folder of `up`")
-    return Check("relay", "ok", f"{host}:{port} {greeting}")
+        return Check("relay", "fail", f"{host}:{port}: {error}", fix)
+    return Check("relay", "ok", f"{host}:{port} {plain(greeting)}")

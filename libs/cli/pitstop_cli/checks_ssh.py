@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pitstop_cli.checks import Check
+from pitstop_cli.checks import Check, greeted
 from pitstop_cli.console import plain
 from pitstop_cli.exits import Failure
 
@@ -80,18 +79,12 @@ def relay(address: dict[str, Any] | None) -> list[Check]:
     """The way there, and the host key."""
     if address is None:
         return []
-    host, port = str(address["host"]), int(address["port"])
     pinned = str(address.get("known_hosts") or "")
     known = Check("host key", "ok", "pinned by pitstop ssh; for plain ssh: pitstop ssh JOB --info")
     if not pinned:
         known = Check("host key", "fail", "not known, so nobody could tell whom you would be talking to",
                       "is the relay running? pitstop doctor")  # fmt: skip
-    try:
-        with socket.create_connection((host, port), 3) as connection:
-            greeting = connection.recv(64).decode(errors="replace").strip()
-    except OSError as error:
-        return [known, Check("relay", "fail", f"{host}:{port}: {error}", "a firewall? a VPN? pitstop doctor")]
-    return [known, Check("relay", "ok", f"{host}:{port} {plain(greeting)}")]
+    return [known, greeted(address, "a firewall? a VPN? pitstop doctor")]
 
 
 def offered(address: dict[str, Any] | None, identity: str) -> list[Offered]:

@@ -15,7 +15,7 @@ from pitstop_sandbox.backends.port import Accepted, BackendError, Listener, Tcp,
 from pitstop_sandbox.channels.pace import Pace
 from pitstop_sandbox.channels.rules import Rules
 from pitstop_sandbox.channels.stream import Stream
-from pitstop_sandbox.channels.waiting import passed
+from pitstop_sandbox.channels.waiting import passed, track
 from pitstop_sandbox.ports import Session, SessionHost, Use
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Forwards:
             self._listeners.discard(remote)
             raise
         remote.ended = self._listener_ended
-        self._track(remote.serve(lambda came: self._came(came, open_channel)))
+        track(self._tasks, remote.serve(lambda came: self._came(came, open_channel)))
         if self.over:  # it ended meanwhile
             remote.close()
         return remote
@@ -154,11 +154,6 @@ class Forwards:
         self._listeners.discard(remote)
         if remote is self._agent:
             self._agent, self.agent_path = None, ""
-
-    def _track(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 class Remote(asyncssh.SSHListener):
