@@ -17,7 +17,6 @@ from nats.micro.request import Request as MicroRequest
 
 from pitstop_common import messages as m
 from pitstop_common.errors import NotFound, PitstopError, Unavailable
-from pitstop_common.permissions import is_inbox
 from pitstop_common.sealing import BadSeal, for_attempt, seal
 from pitstop_common.spec import RunSpec
 from pitstop_scheduler.contexts import Contexts
@@ -50,9 +49,7 @@ class Handing:
         self._logs, self._reading, self._contexts, self._metrics = logs, reading, contexts, metrics
 
     async def answer(self, request: MicroRequest) -> None:
-        """The endpoint. Nothing of a value is in an error or a log."""
-        if not is_inbox(request._msg.reply):
-            return  # an answer anywhere else would be published with the scheduler's rights
+        """The endpoint (of `calls.to_inboxes`). Nothing of a value is in an error or a log."""
         reason = "given"
         try:
             asked = msgspec.json.decode(request.data, type=m.SecretsRequest)
