@@ -31,8 +31,8 @@ _KINDS: Final = {
 _WORKFLOW: Final = """
 on: push
 jobs:
-  a: {{runs-on: x, steps: [{{run: sleep {first}}}]}}
-  b: {{runs-on: x, steps: [{{run: sleep {second}}}]}}
+  a: {{runs-on: ubuntu-latest, steps: [{{run: sleep {first}}}]}}
+  b: {{runs-on: ubuntu-latest, steps: [{{run: sleep {second}}}]}}
 """
 _MALFORMED: Final = (
     b"{", b"[]", b'{"org": "org-0"}', b'{"org": "ORG!", "project": "p", "steps": [{"run": "sleep 1"}]}', b"\xff\xfe",

@@ -114,6 +114,17 @@ def test_what_changes_nothing_here_is_accepted() -> None:
     assert len(compiled(text)) == 1
 
 
+@pytest.mark.parametrize(
+    ("runs_on", "labels"),
+    [
+        ("ubuntu-latest", ("ubuntu-latest",)), ("[self-hosted, Linux, BIG, big]", ("self-hosted", "linux", "big")),
+        ("{group: gpus, labels: [a, b]}", ("gpus", "a", "b")), ("{labels: a}", ("a",)), ("{group: gpus}", ("gpus",)),
+    ],
+)  # fmt: skip
+def test_what_a_job_runs_on(runs_on: str, labels: tuple[str, ...]) -> None:
+    assert compiled(one_job("      - run: x\n", f"runs-on: {runs_on}"))[0].runs_on == labels
+
+
 def test_only_the_wanted_jobs_are_looked_into() -> None:
     text = (
         "on: push\njobs:\n  a: {steps: [{run: x}]}\n  b: {name: Bee, steps: [{run: y}]}\n"
@@ -216,6 +227,8 @@ def test_faults_of_a_step(steps: str, line: int, column: int, pointer: str, said
         ("runs-on: [a, MacOS-14]", 18, "runs-on/1", "'MacOS-14' cannot run here"),
         ("runs-on: {labels: [windows]}", 24, "runs-on/labels/0", "Linux"),
         ("runs-on: ${{ matrix.os }}", 14, "runs-on", "matrix.os"),
+        ("runs-on: []", 14, "runs-on", "names no label"),
+        ("runs-on: {}", 14, "runs-on", "names no label"),
         ("timeout-minutes: -1", 22, "timeout-minutes", "more than 0"),
         ("defaults: {run: {shell: zsh}}", 29, "defaults/run/shell", "'zsh' is not supported"),
         ("Env: {}", 5, "Env", "did you mean `env`?"),

@@ -25,12 +25,19 @@ def test_the_smallest_settings_are_enough() -> None:
         ("HOST_ID", "Host A"), ("HOST_ID", "a" * 64), ("HOST_ID", "a.b"), ("POOL", "x.y"), ("CAPACITY", "0"),
         ("CAPACITY", "10001"), ("SANDBOX", "docker"), ("JOBS_AT_STOP", "kill"), ("SANDBOX_UIDS", "5"),
         ("SANDBOX_UIDS", "0-10"), ("SANDBOX_UIDS", "2000-1999"), ("SANDBOX_PATHS", "/ok,relative"),
-        ("TLS_CA", "/ca.pem"), ("SSH_PUBLIC", "host"), ("SSH_PUBLIC", "host:99999"),
+        ("TLS_CA", "/ca.pem"), ("LABELS", "Big"), ("LABELS", "big, gpu"),
+        ("SSH_PUBLIC", "host"), ("SSH_PUBLIC", "host:99999"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"PITSTOP_{name}"):
         load(SandboxConfig, {**GOOD, f"PITSTOP_{name}": value})
+
+
+def test_labels_are_those_of_every_host_and_its_own() -> None:
+    labels = load(SandboxConfig, {**GOOD, "PITSTOP_LABELS": "gpu,big,linux"}).all_labels
+    assert {"linux", "self-hosted", "gpu", "big"} < set(labels)
+    assert list(labels) == sorted(set(labels)) and len(labels) == 5  # and the machine's own
 
 
 def test_all_faults_are_named_at_once() -> None:

@@ -35,6 +35,8 @@ MAX_PROJECTS: Final = 1000
 MAX_POOLS: Final = 100
 """That one file or request sets limits of."""
 """Of one org: those with limits of their own."""
+MAX_LABELS: Final = 50
+"""Of one host, or that one job may ask for."""
 MAX_PEOPLE: Final = 2000
 """Named with a role in one org, or in one project."""
 MAX_TIMEOUT_MINUTES: Final = 7 * 24 * 60
@@ -156,6 +158,8 @@ TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 ORG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,38}\Z")
 PROJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 POOL: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,38}\Z")
+LABEL: Final = re.compile(r"[a-z0-9][a-z0-9._:/=+@-]{0,99}\Z")
+"""Of a sandbox host. The letters of one in `runs-on` may be capitals."""
 RUN: Final = re.compile(r"[a-z2-7]{12}\Z")
 CONTEXT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 """A named group of secrets: one token of a bucket's key."""

@@ -121,6 +121,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     env: Annotated[dict[VariableName, Variable], Meta(max_length=limits.MAX_ENV_VARS)] = {}
     """Over the workflow's and the jobs' own variables, under those of steps."""
     pool: Pool = "default"
+    """When it is given, every job runs there, whatever its `runs-on` says."""
     priority: Annotated[int, Meta(ge=-limits.MAX_PRIORITY, le=limits.MAX_PRIORITY)] = 0
     ssh: SshRequest = SshRequest()
     inputs: dict[str, Any] = {}

@@ -81,6 +81,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[StepSpec, ...]
     env: dict[str, str] = {}
     pool: str = "default"
+    runs_on: tuple[str, ...] = ()
+    """Labels that its pool has to have, in small letters; its hosts are in `pool` when they have been found."""
     image: str = ""
     timeout: float = 6 * 3600
     pause: PausePlan = PausePlan()

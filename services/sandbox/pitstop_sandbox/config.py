@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import platform
 import re
 import secrets
 import time
@@ -14,12 +15,14 @@ from typing import Final
 
 from pitstop_common.config import ServiceConfig, address
 from pitstop_common.errors import ConfigError
-from pitstop_common.limits import HEARTBEAT_INTERVAL, ORPHAN_GRACE, POOL
+from pitstop_common.limits import HEARTBEAT_INTERVAL, LABEL, MAX_LABELS, ORPHAN_GRACE, POOL
 from pitstop_common.messages import SshAddress
 
 BACKENDS: Final = ("auto", "namespaces", "fake")
 AT_STOP: Final = ("leave", "end")
 MAX_CAPACITY: Final = 10_000
+_MACHINES: Final = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}
+"""As GitHub calls them."""
 
 _HOST: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 _UIDS: Final = re.compile(r"(\d{1,10})-(\d{1,10})\Z")
@@ -31,6 +34,9 @@ class SandboxConfig(ServiceConfig, frozen=True, kw_only=True):
     host_id: str = ""
     """Letters a-z, digits, `-`. Empty: a random one, kept in PITSTOP_DIR/host-id."""
     pool: str = "default"
+    labels: tuple[str, ...] = ()
+    """What `runs-on` may ask for, separated by commas; beside those that every host has: linux, self-hosted, and its
+    architecture (x64, arm64). The hosts of a pool have the same."""
     capacity: int = 4
     """Jobs at once."""
     sandbox: str = "auto"
@@ -61,6 +67,12 @@ class SandboxConfig(ServiceConfig, frozen=True, kw_only=True):
             raise ConfigError("wrong settings:\n  " + "\n  ".join(faults))
 
     @property
+    def all_labels(self) -> tuple[str, ...]:
+        """What this host is, each once, in order."""
+        machine = platform.machine().lower()
+        return tuple(sorted({"linux", "self-hosted", _MACHINES.get(machine, machine), *self.labels}))
+
+    @property
     def uids(self) -> range:
         """The host uids for sandboxes."""
         first, last = map(int, self.sandbox_uids.split("-"))
@@ -72,6 +84,10 @@ def _faults(config: SandboxConfig) -> Iterator[str]:
         yield f"PITSTOP_HOST_ID={config.host_id!r}: should be a-z, 0-9 and -, at most 63"
     if not POOL.match(config.pool):
         yield f"PITSTOP_POOL={config.pool!r}: should be a-z, 0-9 and -, at most 39"
+    yield from (f"PITSTOP_LABELS: {label!r} is not a label: a-z, 0-9 and . _ : / = + @ -, at most 100 characters"
+                for label in config.labels if not LABEL.match(label))  # fmt: skip
+    if len(config.labels) > MAX_LABELS:
+        yield f"PITSTOP_LABELS has {len(config.labels)} labels: at most {MAX_LABELS} are accepted"
     if not 1 <= config.capacity <= MAX_CAPACITY:
         yield f"PITSTOP_CAPACITY={config.capacity}: should be 1 to {MAX_CAPACITY}"
     if config.sandbox not in BACKENDS:

@@ -11,6 +11,8 @@ from typing import Literal
 import msgspec
 
 from pitstop_common.messages import ExpiryReason, PauseReason, Result
+from pitstop_scheduler.changes_of_hosts import HostLost as HostLost
+from pitstop_scheduler.changes_of_hosts import Room as Room
 from pitstop_scheduler.changes_of_orgs import Defaults as Defaults
 from pitstop_scheduler.changes_of_orgs import HoldRemoved as HoldRemoved
 from pitstop_scheduler.changes_of_orgs import HoldSet as HoldSet
@@ -235,23 +237,6 @@ class Reported(Change, frozen=True, array_like=True, tag="o"):
     serial: int
     report: bytes
     message: str
-
-
-class Room(Change, frozen=True, array_like=True, tag="h"):
-    """A host's capacity. 0: it takes no more work."""
-
-    host: str
-    incarnation: str
-    pool: str
-    capacity: int
-    serial: int
-
-
-class HostLost(Change, frozen=True, array_like=True, tag="z"):
-    """A host is gone; its jobs end by changes of their own."""
-
-    host: str
-    incarnation: str
 
 
 AnyChange = (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pitstop_common.config import ServiceConfig
+from pitstop_common.errors import ConfigError
+from pitstop_scheduler.pool_labels import read_aliases
 
 
 class Config(ServiceConfig, frozen=True, kw_only=True):
@@ -14,6 +16,8 @@ class Config(ServiceConfig, frozen=True, kw_only=True):
     """Jobs of one project at once."""
     pool_slots: int = 0
     """Jobs of one pool at once (its hosts' capacity bounds it anyway)."""
+    label_pools: tuple[str, ...] = ("ubuntu-*=default", "depot-ubuntu-*=default")
+    """Names of other systems' runners in `runs-on`, and the pool that each means here."""
     ssh_disabled: tuple[str, ...] = ()
     """Projects that offer no session, as `org/project`; `org/*` for all of an org."""
     admins: tuple[str, ...] = ()
@@ -24,3 +28,10 @@ class Config(ServiceConfig, frozen=True, kw_only=True):
     """File with the seed of the account key that signs people's rights; empty: people cannot log in."""
     snapshot_every: int = 2000
     """Records of the decision log between two snapshots."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError."""
+        try:
+            read_aliases(self.label_pools)
+        except ValueError as error:
+            raise ConfigError(f"wrong settings:\n  PITSTOP_LABEL_POOLS: {error}") from None

@@ -8,8 +8,9 @@ from typing import Any
 
 from pitstop_scheduler import changes as c
 from pitstop_scheduler import fold_of_holds as holds
+from pitstop_scheduler import fold_of_hosts as hosts
 from pitstop_scheduler import fold_of_pools as pools
-from pitstop_scheduler.model import Host, Job, Run, State
+from pitstop_scheduler.model import Job, Run, State
 from pitstop_scheduler.transitions import (
     CLAIMED,
     ENDED,
@@ -183,24 +184,6 @@ def _run_ended(state: State, change: c.RunEnded) -> None:
     run.result, run.reason, run.finished = change.result, change.reason, state.now
 
 
-def _room(state: State, change: c.Room) -> None:
-    _set_capacity(state, Host(change.host, change.incarnation, change.pool, change.capacity, change.serial))
-
-
-def _host_lost(state: State, change: c.HostLost) -> None:
-    host = state.host(change.host)
-    if host is not None:
-        _set_capacity(state, Host(host.id, change.incarnation, host.pool, 0, host.serial))
-
-
-def _set_capacity(state: State, host: Host) -> None:
-    before = state.host(host.id)
-    if before is not None:
-        state.edit_pool(before.pool).capacity -= before.capacity
-    state.put_host(host)
-    state.edit_pool(host.pool).capacity += host.capacity
-
-
 def _reported(state: State, change: c.Reported) -> None:
     job = state.edit_job(change.job)
     job.serial = max(job.serial, change.serial)
@@ -257,7 +240,7 @@ _HANDLERS: dict[type[Any], Callable[[State, Any], None]] = {
     c.Queued: _queued, c.Granted: _granted, c.Claimed: _claimed, c.Ready: _ready, c.Paused: _paused,
     c.Resumed: _resumed, c.Entered: _entered, c.Left: _left, c.Active: _active, c.Deadline: _deadline,
     c.Warned: _warned, c.Extended: _extended, c.Pressed: _pressed, c.Stopped: _stopped, c.Retried: _retried,
-    c.Ended: _ended, c.RunEnded: _run_ended, c.Room: _room, c.HostLost: _host_lost, c.Reported: _reported,
+    c.Ended: _ended, c.RunEnded: _run_ended, c.Room: hosts.room, c.HostLost: hosts.lost, c.Reported: _reported,
     c.Limits: _limits, c.Defaults: _defaults, c.PoolLimit: pools.limit, c.Asked: pools.asked,
     c.Shared: pools.shared, c.Demand: pools.demand, c.Leased: pools.leased,
     c.HoldSet: holds.hold_set, c.HoldRemoved: holds.hold_removed, c.HoldUsed: holds.hold_used,

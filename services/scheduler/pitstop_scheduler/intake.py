@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import msgspec
 from nats.js.errors import APIError
 
 from pitstop_common import ids, subjects
@@ -30,6 +31,7 @@ from pitstop_scheduler.contexts import Contexts
 from pitstop_scheduler.metrics import Metrics
 from pitstop_scheduler.origin import inherit, inherits_session, without_session
 from pitstop_scheduler.people import People
+from pitstop_scheduler.placing import Placing
 from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.reading import Reading
 from pitstop_scheduler.request import BadRequest, Request, compile_run, read_request
@@ -71,10 +73,11 @@ class Intake:
     """Shared by all schedulers: a queue consumer on each of the two request streams."""
 
     def __init__(
-        self, bus: Bus, people: People, policy: Policy, metrics: Metrics, reading: Reading, contexts: Contexts
-    ) -> None:
+        self, bus: Bus, people: People, policy: Policy, metrics: Metrics, reading: Reading, contexts: Contexts,
+        placing: Placing,
+    ) -> None:  # fmt: skip
         self._bus, self._people, self._policy, self._metrics = bus, people, policy, metrics
-        self._reading, self._contexts = reading, contexts
+        self._reading, self._contexts, self._placing = reading, contexts, placing
 
     async def run(
         self, stream: str, stopping: asyncio.Event, owned: Callable[[], Iterable[bool]] = lambda: (True,)
@@ -96,7 +99,7 @@ class Intake:
     async def accept(self, request: Request, run: str, source: str, trace: str, created: float) -> Taken:
         """Store the spec and say run.accepted. Raises Refusal, BadRequest; Unavailable (then nothing is lost by trying
         again)."""
-        request = await self._admit(await self._complete(request))
+        request = await self._placing.place(await self._admit(await self._complete(request)))
         spec = compile_run(request, run=run, created=rfc3339(created), trace=trace or new_trace())
         try:
             await self._bus.store(
@@ -105,11 +108,20 @@ class Intake:
             )  # fmt: skip
         except WrongLastSequence:
             log.debug("run %s is known", run)
+            spec = await self._as_placed(spec)
         ack = await self._bus.store(
             subjects.about("run.accepted", spec.org, run), m.encode(_accepted(spec, source, created)),
             headers(f"accepted.{run}.{source}", spec.trace),
         )  # fmt: skip
         return Taken(spec, source, ack.seq)
+
+    async def _as_placed(self, spec: RunSpec) -> RunSpec:
+        """With the pools that its jobs were given when it came first: the best may be another by now."""
+        if not any(job.runs_on for job in spec.jobs):
+            return spec
+        pools = {job.job: job.pool for job in (await self._reading.spec(spec.org, spec.run)).jobs}
+        jobs = tuple(msgspec.structs.replace(job, pool=pools.get(job.job, job.pool)) for job in spec.jobs)
+        return msgspec.structs.replace(spec, jobs=jobs)
 
     async def _take(self, stream: str, delivery: Delivery) -> None:
         if stream == REQ and delivery.headers.get("Nats-Stream") == REQ_ORG:

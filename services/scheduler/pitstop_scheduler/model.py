@@ -17,6 +17,7 @@ from pitstop_common.limits import KNOWN_FOR, LONGEST_SESSION, MAX_DURATION, PRES
 from pitstop_common.messages import ExpiryReason, JobStatus, PauseReason, Result
 from pitstop_common.roles import ProjectRules, Role
 from pitstop_scheduler.hold import Hold, OnJob
+from pitstop_scheduler.host import Host as Host
 from pitstop_scheduler.pool import Pool
 from pitstop_scheduler.queues import Queues
 from pitstop_scheduler.turns import Turn, turn_at
@@ -118,16 +119,6 @@ class Org(msgspec.Struct):
     """Of projects. Never changed in place."""
     holds: dict[str, Hold] = {}
     """By id, oldest first. Never changed in place."""
-
-
-class Host(msgspec.Struct):
-    """A host that announced room."""
-
-    id: str
-    incarnation: str
-    pool: str
-    capacity: int
-    serial: int = 0
 
 
 class State(Queues):

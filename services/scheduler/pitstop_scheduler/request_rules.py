@@ -93,10 +93,11 @@ def jobs_of(request: RunRequest, body: dict[str, Any], faults: Faults) -> tuple[
         jobs = read_workflow(text, faults, run="", only=request.jobs, pool=request.pool) if text else ()
     jobs = tuple(
         msgspec.structs.replace(
-            job, env=job.env | request.env, secrets=tuple(dict.fromkeys((*job.secrets, *request.secrets)))
+            job, env=job.env | request.env, secrets=tuple(dict.fromkeys((*job.secrets, *request.secrets))),
+            runs_on=() if "pool" in body else job.runs_on,
         )
         for job in jobs
-    )
+    )  # fmt: skip
     if not faults and len(msgspec.json.encode(jobs)) > MAX_SPEC_BYTES:
         faults.add(("steps" if "steps" in body else "workflow",), f"is over {MAX_SPEC_BYTES} bytes when compiled")
     return jobs

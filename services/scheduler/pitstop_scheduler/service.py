@@ -20,7 +20,9 @@ from pitstop_scheduler.metrics import Metrics
 from pitstop_scheduler.partition import Partition
 from pitstop_scheduler.passes import Passes
 from pitstop_scheduler.people import People
+from pitstop_scheduler.placing import Placing
 from pitstop_scheduler.policy import Policy
+from pitstop_scheduler.pool_labels import read_aliases
 from pitstop_scheduler.reading import Reading
 from pitstop_scheduler.seats import Seats
 
@@ -36,7 +38,8 @@ async def main(runtime: Runtime, config: Config) -> None:
     policy, passes = Policy(logs, config), Passes(bus)
     contexts = Contexts(bus, read_keyring(config.secrets_key_file), policy.admins)
     reading = Reading(bus, logs, people, policy, contexts)
-    intake = Intake(bus, people, policy, metrics, reading, contexts)
+    placing = Placing(logs, reading, read_aliases(config.label_pools))
+    intake = Intake(bus, people, policy, metrics, reading, contexts, placing)
     tokens = Tokens(passes, policy, open=bool(config.callout_key))
     api = Api(bus, logs, intake, people, reading, policy, contexts, tokens, metrics)
     owner = f"scheduler-{secrets.token_hex(4)}"

@@ -14,6 +14,7 @@ have all the slots they may have.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -39,6 +40,7 @@ class Turns:
         self._turn = turn
         self._waiting: dict[str, dict[str, int]] = {}
         """Pool -> org -> jobs."""
+        self._totals: Counter[str] = Counter()
         self._heaps: dict[str, list[Place]] = {}
         self._placed: dict[str, dict[str, Turn]] = {}
         """Pool -> org -> its earliest place. A later one of it in the heap is dropped when it comes first."""
@@ -46,6 +48,7 @@ class Turns:
     def join(self, pool: str, org: str) -> None:
         """One more job waits."""
         orgs = self._waiting.setdefault(pool, {})
+        self._totals[pool] += 1
         orgs[org] = orgs.get(org, 0) + 1
         if orgs[org] == 1:
             self._place(pool, org)
@@ -53,9 +56,14 @@ class Turns:
     def leave(self, pool: str, org: str) -> None:
         """One job less waits."""
         orgs = self._waiting[pool]
+        self._totals[pool] -= 1
         orgs[org] -= 1
         if not orgs[org]:
             del orgs[org]
+
+    def waiting_for(self, pool: str) -> int:
+        """How many jobs of all orgs wait for it."""
+        return self._totals[pool]
 
     def eligible(self, org: str) -> None:
         """An org has a slot less, or other limits: it may have slots that it could not have before."""
@@ -117,6 +125,10 @@ class Touched:
     def leave(self, _pool: str, org: str) -> None:
         """One job less waits."""
         self.orgs.add(org)
+
+    def waiting_for(self, _pool: str) -> int:
+        """Nobody asks a draft."""
+        return 0
 
     def eligible(self, org: str) -> None:
         """It has a slot less, or other limits."""

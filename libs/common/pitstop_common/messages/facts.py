@@ -105,14 +105,15 @@ class SandboxLost(Message, frozen=True, kw_only=True, tag="sandbox.lost"):
 
 
 class SandboxRoom(Message, frozen=True, kw_only=True, tag="sandbox.room"):
-    """A host says how many jobs it may hold. 0: it takes no more. `org` and `run` are `_`. `serial` counts up from
-    1 in an incarnation."""
+    """A host says how many jobs it may hold, and what it is. 0: it takes no more. `org` and `run` are `_`. `serial`
+    counts up from 1 in an incarnation."""
 
     host: str
     incarnation: str
     pool: str
     capacity: int
     serial: int = 0
+    labels: tuple[str, ...] = ()
 
 
 class StepStarted(HostFact, frozen=True, kw_only=True, tag="step.started"):

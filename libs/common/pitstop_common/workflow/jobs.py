@@ -9,7 +9,7 @@ import msgspec
 
 from pitstop_common.faults import Faults, TooManyFaults, shown
 from pitstop_common.ids import job_id
-from pitstop_common.limits import CONTEXT, MAX_JOBS, MAX_NAME_CHARS, MAX_TIMEOUT_MINUTES
+from pitstop_common.limits import CONTEXT, MAX_JOBS, MAX_LABELS, MAX_NAME_CHARS, MAX_TIMEOUT_MINUTES
 from pitstop_common.spec import JobSpec
 from pitstop_common.workflow.place import Place, Reading
 from pitstop_common.workflow.reader import read_yaml
@@ -113,7 +113,6 @@ def _read_job(key: str, place: Place, job: str, shared: _Shared, pool: str) -> J
             f"{shown(key)} cannot be the key of a job: letters, digits, - and _, not starting with a digit", at_key=True
         )
     fields = place.fields(_JOB_KEYS, later=_JOB_LATER, ignored=_JOB_IGNORED)
-    _check_machine(fields)
     _check_unconditional(fields)
     minutes = fields["timeout-minutes"].number(0, MAX_TIMEOUT_MINUTES) if "timeout-minutes" in fields else None
     defaults = _defaults(fields["defaults"], shared.defaults) if "defaults" in fields else shared.defaults
@@ -122,6 +121,7 @@ def _read_job(key: str, place: Place, job: str, shared: _Shared, pool: str) -> J
         place.fault("has no `steps`", at_key=True)
     spec = JobSpec(
         job=job, key=key, pool=pool, env=env,
+        runs_on=_labels(fields["runs-on"]) if "runs-on" in fields else (),
         name=(fields["name"].text() if "name" in fields else None) or key[:MAX_NAME_CHARS],
         steps=read_steps(fields["steps"], defaults) if "steps" in fields else (),
         secrets=_environment(fields["environment"]) if "environment" in fields else (),
@@ -129,19 +129,27 @@ def _read_job(key: str, place: Place, job: str, shared: _Shared, pool: str) -> J
     return spec if minutes is None else msgspec.structs.replace(spec, timeout=minutes * 60)
 
 
-def _check_machine(fields: dict[str, Place]) -> None:
-    """`runs-on` is matched against nothing yet; a system that is never here is refused all the same."""
-    if "runs-on" not in fields:
-        return
-    place = fields["runs-on"]
-    labels = [place]
+def _labels(place: Place) -> tuple[str, ...]:
+    """What its host must have: each label once, in small letters. A `group` is a pool, whose name is a label, too."""
+    found = [place]
     if isinstance(place.node, MappingNode):
         inner = place.fields(("group", "labels"))
-        labels = [inner["labels"]] if "labels" in inner else []
-    for label in [item for each in labels for item in _each(each)]:
-        text = label.text()
-        if text is not None and text.lower().startswith(_OTHER_SYSTEMS):
-            label.fault(f"{shown(text)} cannot run here: sandboxes are Linux; use a Linux label such as ubuntu-latest")
+        found = [inner[name] for name in ("group", "labels") if name in inner]
+    found = [item for each in found for item in _each(each)]
+    if not found:
+        place.fault("names no label; leave it out, or use one such as ubuntu-latest")
+    if len(found) > MAX_LABELS:
+        place.fault(f"has {len(found)} labels; at most {MAX_LABELS} are accepted")
+        return ()
+    texts = [_label(label) for label in found]
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def _label(place: Place) -> str:
+    text = place.text() or ""
+    if text.lower().startswith(_OTHER_SYSTEMS):
+        place.fault(f"{shown(text)} cannot run here: sandboxes are Linux; use a Linux label such as ubuntu-latest")
+    return text.lower()
 
 
 def _environment(place: Place) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class Presence:
         await store_for_all(self._bus, SandboxRoom(
             id=f"{self._host}.{self._incarnation}.room.{self._rooms}", time=rfc3339(time.time()), org=NOBODY,
             run=NOBODY, host=self._host, incarnation=self._incarnation, pool=self._config.pool,
-            capacity=self._capacity, serial=self._rooms,
+            capacity=self._capacity, serial=self._rooms, labels=self._config.all_labels,
         ), self._config.partitions)  # fmt: skip
 
     async def rooms(self) -> None:

@@ -88,7 +88,7 @@ def room(tick: Tick, fact: m.SandboxRoom, _: Stored) -> None:
     host = tick.draft.host(fact.host)
     if host is not None and (fact.incarnation, fact.serial) <= (host.incarnation, host.serial):
         return
-    tick.emit(c.Room(fact.host, fact.incarnation, fact.pool, fact.capacity, fact.serial))
+    tick.emit(c.Room(fact.host, fact.incarnation, fact.pool, fact.capacity, fact.serial, fact.labels))
 
 
 def step_finished(tick: Tick, fact: m.StepFinished, _: Stored) -> None:
