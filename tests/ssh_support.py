@@ -88,12 +88,13 @@ class LocalProcess:
     async def grown(self, beyond: int) -> int:
         raise NotImplementedError
 
-    async def signal(self, number: int, *, tree: bool = False) -> None:
+    async def signal(self, number: int, *, tree: bool = False) -> int:
         with contextlib.suppress(ProcessLookupError):
             if tree:
                 os.killpg(self.popen.pid, number)
             elif self.popen.poll() is None:
                 self.popen.send_signal(number)
+        return 0
 
     async def resize(self, columns: int, rows: int) -> None:
         with contextlib.suppress(OSError):

@@ -88,7 +88,7 @@ GOOD_STEP = st.fixed_dictionaries(
     {"run": ANY_LINES.filter(str.strip)},
     optional={
         "env": st.dictionaries(st.from_regex(r"[A-Z_]{1,9}", fullmatch=True), ANY_LINES, max_size=3),
-        "shell": st.sampled_from(["bash", "sh", "python", "pwsh"]),
+        "shell": st.sampled_from(["bash", "sh", "python", "pwsh", "perl -w {0}"]),
         "continue-on-error": st.booleans(),
         "timeout-minutes": st.integers(1, 600) | st.floats(0.1, 600),
         "if": st.sampled_from(["always()", "${{ failure() }}"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pitstop_common.spec import JobSpec, RunSpec, Shell, Source, StepSpec
+from pitstop_common.spec import JobSpec, RunSpec, Source, StepSpec
 from pitstop_sandbox.events import Exports
 from pitstop_sandbox.model import JobState, begin
 from pitstop_sandbox.steps import environment
@@ -48,7 +48,7 @@ def test_path_is_prepended_newest_first_and_ends_with_ours() -> None:
 def test_interpreters_are_those_of_github() -> None:
     shells = ("/usr/bin/bash", "/usr/bin/sh")
 
-    def run(shell: Shell, there: tuple[str, ...] = shells) -> tuple[str, ...]:
+    def run(shell: str, there: tuple[str, ...] = shells) -> tuple[str, ...]:
         return environment.interpreter(StepSpec(index=1, name="x", shell=shell), "/s", there)
 
     assert run("") == ("bash", "-e", "/s")

@@ -8,7 +8,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pitstop_common.limits import MAX_LOG_LINE
+from pitstop_common.limits import MAX_LINE_SHOWN, MAX_LOG_LINE
 from pitstop_sandbox.steps.lines import Lines
 from pitstop_sandbox.steps.masks import Masks
 
@@ -89,3 +89,18 @@ def test_the_tail_keeps_the_last_lines_only() -> None:
     lines = Lines(Masks())
     lines.feed(b"".join(b"%d\n" % number for number in range(100)))
     assert list(lines.tail) == [str(number) for number in range(85, 100)]
+
+
+def test_a_line_without_end_is_cut_at_a_limit_and_its_length_is_told() -> None:
+    out = lines_of(b"m" * 1_000_000 + b"\nnext\n")
+    assert sum(map(len, out[:-2])) == MAX_LINE_SHOWN
+    assert out[-2:] == ["[pitstop: this line is 1000000 bytes long; what follows 262144 is not shown]", "next"]
+
+
+def test_a_line_that_ends_within_the_limit_is_whole() -> None:
+    assert "".join(lines_of(b"m" * MAX_LINE_SHOWN + b"\n")) == "m" * MAX_LINE_SHOWN
+
+
+def test_a_command_in_the_middle_of_a_line_is_text() -> None:
+    out = lines_of(b"see ::add-mask::zebra\nzebra\n  ::add-mask::gnu\ngnu\n")
+    assert out == ["see ::add-mask::zebra", "zebra", "***"]

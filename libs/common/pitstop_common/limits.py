@@ -39,6 +39,7 @@ MAX_LABELS: Final = 50
 """Of one host, or that one job may ask for."""
 MAX_PEOPLE: Final = 2000
 """Named with a role in one org, or in one project."""
+MAX_SHELL_CHARS: Final = 300
 MAX_TIMEOUT_MINUTES: Final = 7 * 24 * 60
 
 # -- secrets -----------------------------------------------------------------------------------------------------
@@ -142,6 +143,9 @@ DROP_ABOVE: Final = 16 * 1024 * 1024
 MAX_LOG_CHUNK: Final = 64 * 1024
 LOG_FLUSH_SECONDS: Final = 0.1
 MAX_LOG_LINE: Final = 16 * 1024
+"""Longer ones are cut, and go on in the next line."""
+MAX_LINE_SHOWN: Final = 256 * 1024
+"""Of a line, the parts that begin below this are in the log; then a note says how long it was."""
 
 # -- what a step leaves (bytes, counts) --------------------------------------------------------------------------
 MAX_OUTPUT_FILE: Final = 64 * 1024

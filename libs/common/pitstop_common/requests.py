@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from pitstop_common import limits
-from pitstop_common.spec import OnExpiry, Retry, Shell
+from pitstop_common.spec import OnExpiry, Retry
 
 PauseAt = Literal["after_step", "before_step", "on_failure", "at_end"]
 
@@ -65,7 +65,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,99}$")] = ""
     env: Annotated[dict[str, str | int | float | bool | None], Meta(max_length=limits.MAX_ENV_VARS)] = {}
     working_directory: str = msgspec.field(name="working-directory", default="")
-    shell: Shell = ""
+    shell: Annotated[str, Meta(max_length=limits.MAX_SHELL_CHARS, pattern=r"^(|bash|sh|python|pwsh|.*\{0\}.*)$")] = ""
     if_: str = msgspec.field(name="if", default="success()")
     continue_on_error: bool = msgspec.field(name="continue-on-error", default=False)
     timeout_minutes: Annotated[float, Meta(gt=0, le=limits.MAX_TIMEOUT_MINUTES)] | UnsetType = msgspec.field(

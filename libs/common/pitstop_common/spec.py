@@ -7,7 +7,6 @@ from typing import Literal
 import msgspec
 
 Condition = Literal["success", "failure", "always", "cancelled"]
-Shell = Literal["", "bash", "sh", "python", "pwsh"]
 OnExpiry = Literal["cancel", "resume"]
 Retry = Literal["", "infrastructure"]
 
@@ -28,8 +27,9 @@ class StepSpec(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["run", "checkout"] = "run"
     id: str = ""
     run: str = ""
-    shell: Shell = ""
-    """Empty: `bash -e` where there is bash, else `sh -e` (as GitHub does); `bash` means `-eo pipefail`."""
+    shell: str = ""
+    """bash, sh, python, pwsh, or a command with `{0}` in it for the script's file.
+    Empty: `bash -e` where there is bash, else `sh -e` (as GitHub does); `bash` means `-eo pipefail`."""
     env: dict[str, str] = {}
     working_directory: str = ""
     condition: Condition = "success"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Final
 
 import msgspec
 
 from pitstop_common.faults import shown
-from pitstop_common.limits import MAX_NAME_CHARS, MAX_REQUEST_BYTES, MAX_STEPS, MAX_TIMEOUT_MINUTES
-from pitstop_common.spec import Condition, Shell, StepSpec
+from pitstop_common.limits import MAX_NAME_CHARS, MAX_REQUEST_BYTES, MAX_SHELL_CHARS, MAX_STEPS, MAX_TIMEOUT_MINUTES
+from pitstop_common.spec import Condition, StepSpec
 from pitstop_common.workflow.place import EXPRESSION, Place
 from pitstop_common.workflow.tree import MappingNode, ScalarNode, SequenceNode
 
@@ -19,7 +20,9 @@ CONDITIONS: Final[dict[str, Condition]] = {
     "failure": "failure",
     "cancelled": "cancelled",
 }
-SHELLS: Final[dict[str, Shell]] = {"bash": "bash", "sh": "sh", "python": "python", "pwsh": "pwsh"}
+SHELLS: Final = ("bash", "sh", "python", "pwsh")
+SCRIPT: Final = "{0}"
+"""Stands for the script's file in a shell of one's own (`perl {0}`)."""
 IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}\Z")
 
 _COMMON: Final = ("name", "id", "env", "if", "continue-on-error", "timeout-minutes")
@@ -37,7 +40,7 @@ _DEPTH: Final = re.compile(r"[0-9]{1,9}\Z")
 class Defaults(msgspec.Struct, frozen=True):
     """`defaults.run`: what a step without its own takes."""
 
-    shell: Shell = ""
+    shell: str = ""
     working_directory: str = ""
 
 
@@ -60,12 +63,21 @@ def read_steps(place: Place, defaults: Defaults) -> tuple[StepSpec, ...]:
     return tuple(steps)
 
 
-def read_shell(place: Place) -> Shell:
-    """One of the shells that exist here; empty after a fault."""
-    name = place.text()
-    if name is not None and name not in SHELLS:
-        place.fault(f"the shell {shown(name)} is not supported; known are {', '.join(SHELLS)}")
-    return SHELLS.get(name or "", "")
+def read_shell(place: Place) -> str:
+    """One of the shells that exist here, or a command with `{0}` in it; empty after a fault."""
+    name = place.text(MAX_SHELL_CHARS)
+    if name is None or name in SHELLS:
+        return name or ""
+    try:
+        words = shlex.split(name)
+    except ValueError as error:
+        place.fault(f"the shell {shown(name)} cannot be read: {str(error).lower()}")
+        return ""
+    if SCRIPT in name and SCRIPT not in words[0]:
+        return name
+    known = f"{', '.join(SHELLS)}, or a command with {SCRIPT} in the place of the script, like `perl {SCRIPT}`"
+    place.fault(f"the shell {shown(name)} is not supported; known are {known}")
+    return ""
 
 
 def read_condition(place: Place) -> Condition:

@@ -91,13 +91,17 @@ class FakeProcess:
             await self._sandbox.changed()
         return size
 
-    async def signal(self, number: int, *, tree: bool = False) -> None:
+    async def signal(self, number: int, *, tree: bool = False) -> int:
         """See `Process`."""
+        counted = (self.exit is None) + len([task for task in self.running.background if not task.done()])
         if tree and number not in _HARMLESS:
             for task in self.running.background:
                 task.cancel()
-        if self.exit is not None or number in _HARMLESS - self.running.caught:
-            return
+        if self.exit is None and number not in _HARMLESS - self.running.caught:
+            self._hear(number)
+        return counted if tree and self.spool is not None else 0
+
+    def _hear(self, number: int) -> None:
         if number in self.running.caught and number != signal.SIGKILL:
             self.running.signals.put_nowait(number)
         else:

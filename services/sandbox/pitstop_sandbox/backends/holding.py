@@ -67,9 +67,9 @@ class HeldProcess:
             await self._sandbox.changed()
         return self._sandbox.sizes.get(self._id, 0)
 
-    async def signal(self, number: int, *, tree: bool = False) -> None:
+    async def signal(self, number: int, *, tree: bool = False) -> int:
         """See `Process`."""
-        await self._sandbox.ask("signal", id=self._id, number=int(number), tree=tree)
+        return int(await self._sandbox.ask("signal", id=self._id, number=int(number), tree=tree) or 0)
 
     async def resize(self, columns: int, rows: int) -> None:
         """See `Process`."""

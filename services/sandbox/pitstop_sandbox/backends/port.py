@@ -135,8 +135,10 @@ class Process(Protocol):
         """The size of the spool in bytes, as soon as it is over `beyond` or the process has ended. 0 without a spool.
         Raises BackendError `sandbox_lost`."""
 
-    async def signal(self, number: int, *, tree: bool = False) -> None:
-        """Send a signal to the process, or to its whole process group. No error if it has ended."""
+    async def signal(self, number: int, *, tree: bool = False) -> int:
+        """Send a signal to the process, or to its whole process group; in mode `spool` to all that it has started,
+        also what called setsid or was left by its parent, and also when it has ended itself. No error if nothing is
+        there. Returns how many of that tree there were (number 0 only counts them); 0 in the other modes."""
 
     async def resize(self, columns: int, rows: int) -> None:
         """The new size of a pty."""

@@ -29,7 +29,7 @@ async def passed(event: asyncio.Event, seconds: float) -> bool:
     return event.is_set()
 
 
-def track(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+def track(tasks: set[asyncio.Task[Any]], work: Coroutine[Any, Any, object]) -> None:
     """Begin work, and have it among `tasks` until it ends."""
     task = asyncio.ensure_future(work)
     tasks.add(task)
@@ -37,6 +37,6 @@ def track(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> No
     task.add_done_callback(_report)
 
 
-def _report(task: asyncio.Task[None]) -> None:
+def _report(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("a channel broke", exc_info=error)

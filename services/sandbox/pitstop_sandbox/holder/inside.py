@@ -123,10 +123,17 @@ def _become(tell: socket.socket, request: Message, limits: Message, fds: tuple[i
         os.umask(request["umask"])
         _chdir(request["cwd"])
         _limit(limits)
+        if request["mark"]:
+            kernel.set_mark(request["mark"])
         kernel.default_signals()
         _exec(request["argv"], request["env"])
     except BaseException as error:
         _fail(tell, str(error))
+
+
+def new_mark() -> int:
+    """One that nobody has or guesses."""
+    return int.from_bytes(os.urandom(7)) | 1 << 56
 
 
 def _chdir(path: str) -> None:

@@ -35,6 +35,9 @@ class Record:
         self.id: str = request["id"]
         self.mode: str = request["mode"]
         self.pid = 0
+        self.started = 0
+        self.mark = inside.new_mark() if request["mode"] == "spool" else 0
+        """What all processes of a step bear: by it those are found that have left their parent and session."""
         self.exit: Message | None = None
         self.spool: Spool | None = None
         self.master = -1
@@ -113,6 +116,7 @@ class Processes:
             answer(_refusal(f"{MAX_PROCESSES} processes were started from outside and still run; end some"), [])
             return None
         record, child_fds = self._prepare(request)
+        request["mark"] = record.mark
         record.waiting.append(answer)
         self.records[record.id] = record
         try:
@@ -149,6 +153,7 @@ class Processes:
             data, fds = b"", []
         if data[:1] == b"p":
             record.pid = int(data[1:])
+            record.started = kernel.start_time(record.pid)
             self._by_pid[record.pid] = record
             record.master = fds[0] if fds else -1
             if record.keep and fds:  # made by this one's user: it may have to go on with it
@@ -216,15 +221,21 @@ class Processes:
         for name in ended[:-KEEP_ENDED]:
             del self.records[name]
 
-    def signal(self, name: str, number: int, tree: bool) -> None:
-        """To a process, or to its process group (once it has ended: to what is left of its session)."""
+    def signal(self, name: str, number: int, tree: bool) -> int:
+        """To a process, or to its process group (once it has ended: to what is left of its session). With a spool, a
+        tree is all that it has started. Returns how many there are of that; 0 for what is not counted."""
         record = self.records.get(name)
-        if record is None or record.pid <= 1 or record.pid in self._early:
-            return
+        if record is None or record.pid <= 1:
+            return 0
+        if tree and record.mark:
+            return _send_to_all(record, number)
+        if record.pid in self._early:
+            return 0
         if record.exit is None:
             _send(record.pid, number, group=tree)
         elif tree:
             _send_to_session(record.pid, number)
+        return 0
 
     def resize(self, name: str, columns: int, rows: int) -> None:
         """The new size of a terminal, if it is there still."""
@@ -261,6 +272,17 @@ def _send_to_session(leader: int, number: int) -> None:
             kernel.kill_exactly(pid, kernel.start_time(pid), number)
         if not members:
             return
+
+
+def _send_to_all(record: Record, number: int) -> int:
+    members: list[int] = []
+    for _ in range(KILL_ROUNDS if number == signal.SIGKILL else 1):
+        members = kernel.tree_members(record.pid, record.started, record.mark)
+        for pid in members if number else ():
+            kernel.kill_exactly(pid, kernel.start_time(pid), number)
+        if not members:
+            break
+    return len(members)
 
 
 def _refusal(text: str) -> dict[str, Any]:

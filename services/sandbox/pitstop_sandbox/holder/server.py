@@ -100,8 +100,7 @@ class Holder:
             self._loop.watch(tell.fileno(), lambda: self._told(record, tell))
 
     def _on_signal(self, peer: Peer, request: Message) -> None:
-        self._processes.signal(request["id"], request["number"], request["tree"])
-        self._answer(peer, request, None)
+        self._answer(peer, request, self._processes.signal(request["id"], request["number"], request["tree"]))
 
     def _on_resize(self, peer: Peer, request: Message) -> None:
         self._processes.resize(request["id"], request["columns"], request["rows"])

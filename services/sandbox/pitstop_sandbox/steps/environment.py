@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -104,6 +105,8 @@ def interpreter(spec: StepSpec, script: str, shells: Sequence[str]) -> tuple[str
         return ("python3", script)
     if spec.shell == "pwsh":
         return ("pwsh", "-command", f". '{script}'")
+    if "{0}" in spec.shell:
+        return tuple(word.replace("{0}", script) for word in shlex.split(spec.shell))
     return ("bash", "-e", script) if bash and spec.shell == "" else ("sh", "-e", script)
 
 

@@ -7,20 +7,22 @@ import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from pitstop_common.spec import StepSpec
-from pitstop_sandbox.backends.port import BackendError, Process, Sandbox, Spawn
+from pitstop_sandbox.backends.port import BackendError, Exit, Process, Sandbox, Spawn
 from pitstop_sandbox.events import StepEnded
 from pitstop_sandbox.model import JobState
-from pitstop_sandbox.steps import environment, github, results
+from pitstop_sandbox.steps import endings, environment, github, results
 from pitstop_sandbox.steps.folder import Tampered
 from pitstop_sandbox.steps.lines import Lines
 from pitstop_sandbox.steps.masks import Masks
 from pitstop_sandbox.steps.pump import Pump, Send
 from pitstop_sandbox.steps.secret_values import SecretValues
+
+_LOOK_SECONDS: Final = 0.1
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,15 +106,16 @@ class ScriptTry:
         if process.spool is None:
             raise BackendError("no_spool", f"process {process.id} has no spool")
         pump = Pump(process.spool, lines, self._send, process.grown, stored=plan.stored)
-        code = await _to_the_end(process, pump)
+        ended = await self._to_the_end(process, pump)
         exports, warnings = github.collect(plan.job_folder)
         left = results.collect(plan.job_folder, masks, plan.room)
-        if warnings or left.warnings:
-            await pump.extra([masks.hide(f"::warning::{warning}") for warning in (*warnings, *left.warnings)])
+        said = [f"::warning::{warning}" for warning in (*warnings, *left.warnings)]
+        if said := [*said, *endings.words(ended, asked=bool(self._signal))]:
+            await pump.extra([masks.hide(line) for line in said])
         if left.summary:
             await self._summarise(left.summary)
         learnt = tuple(value for value in masks.values if value not in plan.masks)
-        return StepEnded(step=plan.spec.index, tries=plan.tries, exit_code=code, exports=exports, masks=learnt,
+        return StepEnded(step=plan.spec.index, tries=plan.tries, exit_code=ended.code, exports=exports, masks=learnt,
                          outputs=left.outputs, tail=tuple(lines.tail))  # fmt: skip
 
     async def kill(self, *, force: bool) -> None:
@@ -127,6 +130,33 @@ class ScriptTry:
             with contextlib.suppress(OSError):
                 self._process.spool.unlink()
 
+    async def _to_the_end(self, process: Process, pump: Pump) -> Exit:
+        pumping = asyncio.create_task(pump.run())
+        ended = asyncio.create_task(self._all_ended(process))
+        try:
+            await asyncio.wait({ended, pumping}, return_when=asyncio.FIRST_COMPLETED)
+            if pumping.done():
+                pumping.result()
+            try:
+                return await ended
+            finally:
+                pump.end()
+                await pumping
+        finally:
+            for task in (pumping, ended):
+                task.cancel()
+            await asyncio.gather(pumping, ended, return_exceptions=True)
+
+    async def _all_ended(self, process: Process) -> Exit:
+        """What a step leaves in the background goes on, but not when the step was ended: then all that it started has
+        the grace time to end, too, and is killed (`kill` comes again, with force, when it is over)."""
+        ended = await process.wait()
+        while self._signal == signal.SIGTERM and await process.signal(0, tree=True):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(_LOOK_SECONDS)
+        if self._signal:
+            await process.signal(signal.SIGKILL, tree=True)
+        return ended
+
     async def _start(self) -> Process:
         plan = self._plan
         there = (await self._sandbox.processes()).get(plan.id)
@@ -139,21 +169,3 @@ class ScriptTry:
         return await self._sandbox.spawn(
             Spawn(id=plan.id, argv=argv, env=plan.env, cwd=plan.cwd, mode="spool", umask=environment.UMASK)
         )
-
-
-async def _to_the_end(process: Process, pump: Pump) -> int:
-    pumping = asyncio.create_task(pump.run())
-    ended = asyncio.create_task(process.wait())
-    try:
-        await asyncio.wait({ended, pumping}, return_when=asyncio.FIRST_COMPLETED)
-        if pumping.done():
-            pumping.result()
-        try:
-            return (await ended).code
-        finally:
-            pump.end()
-            await pumping
-    finally:
-        for task in (pumping, ended):
-            task.cancel()
-        await asyncio.gather(pumping, ended, return_exceptions=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from pitstop_common.limits import MAX_LOG_LINE
+from pitstop_common.limits import MAX_LINE_SHOWN, MAX_LOG_LINE
 from pitstop_sandbox.steps import commands
 from pitstop_sandbox.steps.masks import Masks
 
@@ -24,6 +24,8 @@ class Lines:
         self._rest = bytearray()
         self._inside = False
         self._hidden = False
+        self._long = 0
+        """Bytes of the line so far that came in parts."""
         self._token = ""
 
     def feed(self, data: bytes) -> list[str]:
@@ -58,18 +60,24 @@ class Lines:
         del self._rest[:at]
         self._emit(part, out)
         self._inside = True
+        self._long += at
 
     def _take(self, line: bytes, out: list[str]) -> None:
         while len(line) > MAX_LOG_LINE:
             at = self._masks.cut(line[: self._window()], MAX_LOG_LINE)
             self._emit(line[:at], out)
             self._inside = True
+            self._long += at
             line = line[at:]
         self._emit(line, out)
+        if self._long >= MAX_LINE_SHOWN and not self._hidden:
+            whole = self._long + len(line)
+            out.append(f"[pitstop: this line is {whole} bytes long; what follows {MAX_LINE_SHOWN} is not shown]")
         self._inside = self._hidden = False
+        self._long = 0
 
     def _emit(self, part: bytes, out: list[str]) -> None:
-        if self._hidden:
+        if self._hidden or self._long >= MAX_LINE_SHOWN:
             return
         text = self._obey(part) if b"::" in part and not self._inside else self._show(part)
         if text is not None:
