@@ -9,13 +9,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import first_line, runs, sessions, ssh_connect, ssh_echo, waiting
+from tests.bench import first_line, runs, sessions, ssh, ssh_idle, waiting
 from tests.bench.amounts import QUICK, Amounts
 from tests.bench.report import Row, table, write
-from tests.bench.ssh_ends import openssh, paused_job
 from tests.whole_system import running_system
 
-PARTS = ("first-line", "ssh", "runs", "waiting", "sessions")
+PARTS = ("first-line", "ssh", "ssh-idle", "runs", "waiting", "sessions")
 
 
 async def collect(folder: Path, amounts: Amounts, parts: Sequence[str] = PARTS) -> list[Row]:
@@ -26,10 +25,9 @@ async def collect(folder: Path, amounts: Amounts, parts: Sequence[str] = PARTS) 
             if "first-line" in parts:
                 rows += await first_line.measure(system, amounts)
             if "ssh" in parts:
-                with openssh(folder / "openssh") as sshd:
-                    async with paused_job(system, folder) as job:
-                        rows += ssh_connect.measure(job, sshd, amounts)
-                        rows += ssh_echo.measure(job, sshd, amounts)
+                rows += await ssh.measure(system, folder, amounts)
+    if "ssh-idle" in parts:
+        rows += await ssh_idle.measure(folder / "idle", amounts)
     if "runs" in parts:
         rows += await runs.measure(folder / "runs", amounts)
     if "waiting" in parts:

@@ -14,6 +14,22 @@ class Amounts(msgspec.Struct, frozen=True, kw_only=True):
     """Through each of the two servers."""
     echo_block: int = 30
     """So many in a row, then it is the other's turn."""
+    breath: float = 0.1
+    """Seconds between two connects to a prompt: nobody comes in right behind another."""
+    echoes_beside: int = 300
+    """Through each of the two servers, while it also serves a download."""
+    bulk: int = 200_000_000
+    """Bytes of a download or upload."""
+    bulks: int = 5
+    """Of each, each way."""
+    burst: int = 200
+    """Connects at once."""
+    idle: int = 1000
+    """Shells that are open and idle."""
+    idle_other: int = 100
+    """The same of OpenSSH's sshd."""
+    idle_jobs: int = 4
+    """So many jobs they are in."""
     rounds: int = 3
     """Of the ceiling and the runs, by turns."""
     runs: int = 1500
@@ -41,6 +57,14 @@ QUICK = Amounts(
     connects=2,
     echoes=20,
     echo_block=10,
+    breath=0,
+    echoes_beside=10,
+    bulk=4_000_000,
+    bulks=1,
+    burst=6,
+    idle=6,
+    idle_other=2,
+    idle_jobs=2,
     rounds=1,
     runs=40,
     ceiling=3000,

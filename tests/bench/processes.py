@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -68,14 +68,15 @@ async def service(name: str, folder: Path, server: EmbeddedServer, **settings: o
 
 
 @contextlib.asynccontextmanager
-async def program(*words: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`python -m <words>` that says a line when it is ready and ends when its stdin does, for the length of a block."""
+async def program(*words: str, seconds: float = _START_SECONDS) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`python -m <words>` that says a line when it is ready and ends when its stdin does, for the length of a block.
+    `seconds`: until it is ready."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", *words, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdin is not None and process.stdout is not None
     try:
-        async with asyncio.timeout(_START_SECONDS):
+        async with asyncio.timeout(seconds):
             assert await process.stdout.readline()
         yield process
         process.stdin.close()
@@ -106,9 +107,42 @@ def cpu(pids: Mapping[str, list[int]]) -> dict[str, float]:
     return {name: sum(_cpu_of(pid) for pid in those) for name, those in pids.items()}
 
 
-def _cpu_of(pid: int) -> float:
+def _cpu_of(pid: int, counters: int = 2) -> float:
+    """`counters`: own user and system time, then that of its children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11 : 11 + counters])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_with_children(pids: Iterable[int]) -> float:
+    """Milliseconds of processor that processes have used, and their children that have ended and were waited for."""
+    return sum(_cpu_of(pid, 4) for pid in pids)
+
+
+def children(pid: int) -> list[int]:
+    """Processes whose parent this is."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if path.read_text().rpartition(")")[2].split()[1] == str(pid):
+                found.append(int(path.parent.name))
+    return found
+
+
+def of_system(folder: Path) -> dict[str, list[int]]:
+    """The processes of each service of a system that `pitstop up --dir folder` runs."""
+    found: dict[str, list[int]] = {"scheduler": [], "sandbox": [], "relay": [], "janitor": []}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            service = path.read_text().rstrip("\0").rpartition("pitstop_")[2]
+            if service in found and f"{folder}/" in (path.parent / "environ").read_text():
+                found[service].append(int(path.parent.name))
+    return found
+
+
+def memory(pids: Iterable[int]) -> float:
+    """Proportional set size of all together, KiB."""
+    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
+    return sum(float(line.split()[1]) for text in rollups for line in text.splitlines() if line.startswith("Pss:"))
 
 
 async def stored(bus: Bus) -> int:

@@ -9,7 +9,7 @@ from tests.bench.amounts import Amounts
 from tests.bench.report import Row, median, percentile, row
 from tests.bench.ssh_ends import End
 
-MOST = 0.85
+MOST = 0.8
 
 
 def measure(job: End, sshd: End, amounts: Amounts) -> list[Row]:

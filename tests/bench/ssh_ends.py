@@ -34,14 +34,17 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     key: Path
     known_hosts: Path
+    pid: int = 0
+    """Of the server, where it is one process."""
 
-    def command(self, *words: str, tty: bool = False) -> list[str]:
+    def command(self, *words: str, tty: bool = False, bind: str = "") -> list[str]:
         """A stock client with no settings of this machine."""
         return [
-            "ssh", *(["-tt"] if tty else []), "-F", "none", "-i", str(self.key), "-p", str(self.port),
-            "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", f"UserKnownHostsFile={self.known_hosts}",
-            "-o", "GlobalKnownHostsFile=none", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes",
-            "-o", f"KexAlgorithms={KEX}", "-o", f"Ciphers={CIPHER}", "-o", "LogLevel=ERROR",
+            "ssh", *(["-tt"] if tty else []), *(["-b", bind] if bind else []), "-F", "none", "-i", str(self.key),
+            "-p", str(self.port), "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
+            "-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "GlobalKnownHostsFile=none",
+            "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", f"KexAlgorithms={KEX}",
+            "-o", f"Ciphers={CIPHER}", "-o", "LogLevel=ERROR",
             # Newer clients send keys at a fixed rate to hide their rhythm: that would be what is measured.
             "-o", "IgnoreUnknown=ObscureKeystrokeTiming", "-o", "ObscureKeystrokeTiming=no",
             f"{self.user}@{self.host}", *words,
@@ -57,20 +60,31 @@ def make_key(path: Path) -> Path:
 @contextlib.asynccontextmanager
 async def paused_job(system: dict[str, Any], folder: Path) -> AsyncIterator[End]:
     """A job that waits for its person, for the length of a block."""
-    key = make_key(folder / "person")
+    async with paused_jobs(system, folder, 1) as (job,):
+        yield job
+
+
+@contextlib.asynccontextmanager
+async def paused_jobs(system: dict[str, Any], folder: Path, count: int) -> AsyncIterator[list[End]]:
+    """Jobs that wait for their person, for the length of a block."""
+    key, known_hosts = make_key(folder / "person"), folder / "known_hosts"
     session = {"pause": "at_end", "keys": [key.with_suffix(".pub").read_text().strip()],
                "connect_window": 3600, "idle_timeout": 3600, "max_duration": 7200}  # fmt: skip
+    jobs = []
     async with connected(system["nats"], "bench") as bus:
         requests = Requests(bus)
         try:
-            request = await requests.publish("true", ssh=session)
-            fact = await requests.until(request, lambda fact: isinstance(fact, JobPaused | JobFinished))
+            for _ in range(count):
+                request = await requests.publish("true", ssh=session)
+                fact = await requests.until(request, lambda fact: isinstance(fact, JobPaused | JobFinished))
+                assert isinstance(fact, JobPaused) and fact.ssh is not None, fact
+                known_hosts.write_text(fact.ssh.known_hosts + "\n")
+                jobs.append(
+                    End(host=fact.ssh.host, port=fact.ssh.port, user=fact.ssh.user, key=key, known_hosts=known_hosts)
+                )
         finally:
             await requests.close()
-    assert isinstance(fact, JobPaused) and fact.ssh is not None, fact
-    known_hosts = folder / "known_hosts"
-    known_hosts.write_text(fact.ssh.known_hosts + "\n")
-    yield End(host=fact.ssh.host, port=fact.ssh.port, user=fact.ssh.user, key=key, known_hosts=known_hosts)
+    yield jobs
 
 
 @contextlib.contextmanager
@@ -84,7 +98,7 @@ def openssh(folder: Path) -> Iterator[End]:
         f"AuthorizedKeysFile {key}.pub", "StrictModes no", "PasswordAuthentication no", "PermitRootLogin yes",
         f"KexAlgorithms {KEX}", f"Ciphers {CIPHER}", "UseDNS no", "PrintMotd no", "PrintLastLog no",
         # Under sshd bash reads ~/.bashrc also for a command, which may take longer than all else: a sandbox has none.
-        "SetEnv SHLVL=1",
+        f"SetEnv SHLVL=1 HOME={folder}", "MaxStartups 1000:1:1000",
     ]) + "\n")  # fmt: skip
     known_hosts = folder / "known_hosts"
     known_hosts.write_text(f"[127.0.0.1]:{port} {Path(f'{host_key}.pub').read_text()}")
@@ -97,7 +111,8 @@ def openssh(folder: Path) -> Iterator[End]:
             )  # fmt: skip
         try:
             _until_it_listens(server, port, log)
-            yield End(host="127.0.0.1", port=port, user=getpass.getuser(), key=key, known_hosts=known_hosts)
+            yield End(host="127.0.0.1", port=port, user=getpass.getuser(), key=key, known_hosts=known_hosts,
+                      pid=server.pid)  # fmt: skip
         finally:
             server.terminate()
             server.wait(10)
