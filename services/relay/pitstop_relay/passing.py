@@ -8,7 +8,9 @@ not a message of the connection layer in a session that runs goes asyncssh's own
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import time
 from typing import Final
 
@@ -48,6 +50,16 @@ class PassingConnection(SSHServerConnection):
         """Bytes from the client: most often one whole packet."""
         if self._inpbuf or self._opener is None or not self._pass_one(data, self._opener):
             super().data_received(data, datatype)
+            if not self._auth_complete:
+                self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Tell the client at once that its bytes are here. Until it is let in, OpenSSH's holds each small packet back
+        for this (Nagle), and the kernel would wait 40 ms for an answer to send along: twice a login."""
+        sock = self._transport.get_extra_info("socket") if self._transport else None
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def _pass_one(self, data: bytes, opener: _Cipher) -> bool:
         """Take what is exactly one packet. False: it is not, or not by this way."""
