@@ -41,6 +41,7 @@ class Service:
     process: asyncio.subprocess.Process
     ready: dict[str, object]
     bus: Bus
+    environ: dict[str, str]
 
     async def page(self, path: str) -> str:
         url = f"{self.ready['http']}{path}"
@@ -68,12 +69,13 @@ async def service(tmp_path: Path, nats_server: EmbeddedServer, bus: Bus) -> Asyn
     await bus.subscribe(subjects.service("access"), answer)
     await bus.subscribe(subjects.dial(HOST), dial)
     ready_file = tmp_path / "ready"
+    environ = {**os.environ, "PITSTOP_NATS_URL": nats_server.url(), "PITSTOP_DIR": str(tmp_path / "relay"),
+         "PITSTOP_READY_FILE": str(ready_file), "PITSTOP_SSH_LISTEN": "127.0.0.1:0",
+         "PITSTOP_TLS_CA": str(tls / "ca.pem"), "PITSTOP_TLS_CERT": str(tls / "pitstop-relay.pem"),
+         "PITSTOP_TLS_KEY": str(tls / "pitstop-relay.key")}  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "pitstop_relay",
-        env={**os.environ, "PITSTOP_NATS_URL": nats_server.url(), "PITSTOP_DIR": str(tmp_path / "relay"),
-             "PITSTOP_READY_FILE": str(ready_file), "PITSTOP_SSH_LISTEN": "127.0.0.1:0",
-             "PITSTOP_TLS_CA": str(tls / "ca.pem"), "PITSTOP_TLS_CERT": str(tls / "pitstop-relay.pem"),
-             "PITSTOP_TLS_KEY": str(tls / "pitstop-relay.key")},
+        env=environ,
     )  # fmt: skip
     try:
         async with asyncio.timeout(20):
@@ -84,7 +86,7 @@ async def service(tmp_path: Path, nats_server: EmbeddedServer, bus: Bus) -> Asyn
         at = At(**ready["ssh"])
         (tmp_path / "known_hosts").write_text(at.known_hosts + "\n")
         made = World(None, host, job, access, at, tmp_path, CollectorRegistry(), [], [])  # type: ignore[arg-type]
-        yield Service(made, process, ready, bus)
+        yield Service(made, process, ready, bus, environ)
     finally:
         if process.returncode is None:
             process.terminate()
@@ -154,3 +156,25 @@ async def test_ssh_audit_finds_nothing_to_fail_or_warn_of(service: Service) -> N
     assert [offer for offer in offers if {"fail", "warn"} & set(offer["notes"])] == []
     assert report["cves"] == [] and report["recommendations"] == {}
     assert "kex-strict-s-v00@openssh.com" in {offer["algorithm"] for offer in report["kex"]}, "what Terrapin needs"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"PITSTOP_TLS_CA": "/nowhere"}, "the TLS files of the link"),
+        ({"PITSTOP_SSH_LISTEN": "{taken}"}, "cannot listen"),
+    ],
+)
+async def test_wrong_settings_end_it_with_a_word(
+    service: Service, tmp_path: Path, workers: str, settings: dict[str, str], said: str
+) -> None:
+    environ = dict(service.environ) | {"PITSTOP_RELAY_WORKERS": workers, "PITSTOP_READY_FILE": ""}
+    taken = f"127.0.0.1:{service.ssh.at.port}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pitstop_relay", stderr=asyncio.subprocess.PIPE,
+        env=environ | {name: value.format(taken=taken) for name, value in settings.items()},
+    )  # fmt: skip
+    _out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
+    assert process.returncode == 2
+    assert said in err.decode() and "Traceback" not in err.decode()

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from pitstop_cli.exits import Failure
 from pitstop_cli.local import credentials, tls
-from pitstop_cli.local.child import Backoff
 from pitstop_cli.local.ports import Ports, free_port, is_free
 from pitstop_cli.local.settings import Options, environment
 from pitstop_cli.paths import state_dir, write_private
+from pitstop_common.backoff import Backoff
 from pitstop_common.permissions import OWNER, SERVICES
 
 

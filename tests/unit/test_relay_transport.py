@@ -15,7 +15,8 @@ from asyncssh.packet import SSHPacket
 
 from pitstop_common.errors import ConfigError
 from pitstop_common.userauth import ACCEPTED
-from pitstop_relay import identity, transport
+from pitstop_relay import host_keys, identity, transport
+from pitstop_relay.host_keys import HostKeys
 from pitstop_relay.transport import Transport, acceptable, options
 
 
@@ -75,7 +76,7 @@ def test_the_names_of_the_short_way() -> None:
 
 
 def test_what_is_negotiated() -> None:
-    chosen = options(asyncssh.generate_private_key("ssh-ed25519"), 1)
+    chosen = options(HostKeys(asyncssh.generate_private_key("ssh-ed25519")), 1)
     assert chosen.kex_algs == [name.encode() for name in transport.KEX]
     assert chosen.encryption_algs == [name.encode() for name in transport.CIPHERS]
     assert chosen.signature_algs == [name.encode() for name in ACCEPTED]
@@ -94,15 +95,15 @@ def test_any_key_of_a_known_kind_may_be_offered() -> None:
 
 def test_the_host_key_is_made_once_and_kept_to_its_owner(tmp_path: Path) -> None:
     path = tmp_path / "new" / "key"
-    first = identity.host_key(path)
+    first = host_keys.load(path).current
     assert path.stat().st_mode & 0o777 == 0o600
-    assert identity.host_key(path).public_data == first.public_data
+    assert host_keys.load(path).current.public_data == first.public_data
     assert list(path.parent.iterdir()) == [path]
-    line = identity.known_hosts("127.0.0.1", 2222, first)
+    line = HostKeys(first).known_hosts("127.0.0.1", 2222)
     assert line == f"[127.0.0.1]:2222 ssh-ed25519 {line.split()[2]}"
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="can be read by others"):
-        identity.host_key(path)
+        host_keys.load(path)
 
 
 def test_a_host_key_of_another_kind_is_refused(tmp_path: Path) -> None:
@@ -110,10 +111,10 @@ def test_a_host_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     path.write_bytes(asyncssh.generate_private_key("ecdsa-sha2-nistp256").export_private_key())
     path.chmod(0o600)
     with pytest.raises(ConfigError, match="it must be ssh-ed25519"):
-        identity.host_key(path)
+        host_keys.load(path)
     path.write_text("nonsense")
     with pytest.raises(ConfigError, match="cannot be used"):
-        identity.host_key(path)
+        host_keys.load(path)
 
 
 def test_tls_files_that_are_not_there(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ async def test_only_who_knows_no_better_is_offered_less(
         def send_packet(self, pkttype: int, *args: bytes, handler: object = None) -> None:
             sent.append(args[0])
 
-    client = Client(options(asyncssh.generate_private_key("ssh-ed25519"), 1), lambda _transport: None, 1)  # type: ignore[arg-type, return-value]
+    client = Client(options(HostKeys(asyncssh.generate_private_key("ssh-ed25519")), 1), lambda _transport: None, 1)  # type: ignore[arg-type, return-value]
     client._client_version = version
     for _ in range(2):  # and once more when keys change
         client._send_kexinit()

@@ -14,8 +14,9 @@ import msgspec
 from pitstop_cli import words
 from pitstop_cli.client import Client
 from pitstop_cli.console import colourful, interactive, out, out_json, plain, say
-from pitstop_cli.exits import INTERRUPTED, TRANSPORT, of_result
+from pitstop_cli.exits import INTERRUPTED, TRANSPORT, Failure, of_result
 from pitstop_cli.follow import Follower
+from pitstop_cli.pinned import refuse_another
 from pitstop_cli.render import LogView
 from pitstop_cli.request import Plan, SshOptions
 from pitstop_cli.terminal import command_line, enter, ssh_argv
@@ -111,7 +112,7 @@ class _Attendant:
         elif not interactive():
             self._tell_command(command_line(argv))
         elif job["job"] not in self._given_up:
-            await self._terminal(job["job"], argv)
+            await self._terminal(job["job"], argv, address)
 
     def _tell_command(self, command: str) -> None:
         """Exactly one line on stdout, however often the job waits."""
@@ -119,7 +120,7 @@ class _Attendant:
             self._told_command = True
             (out if self._manner.ssh.asked else say)(command)
 
-    async def _terminal(self, job: str, argv: list[str]) -> None:
+    async def _terminal(self, job: str, argv: list[str], address: dict[str, Any]) -> None:
         await asyncio.sleep(_LAST_LINES_SECONDS)  # let the log show what led here
         self._follower.free.clear()
         say(f"connecting: {command_line(argv)}", "dim")
@@ -129,6 +130,11 @@ class _Attendant:
             self._follower.free.set()
         if code == TRANSPORT:
             self._given_up.add(job)
+            try:
+                await refuse_another(address)
+            except Failure as fault:
+                say(f"{fault.what}\n  {fault.next}", "red")
+                return
             say(f"the connection to {job} failed or was cut. Enter again: pitstop ssh {job}", "yellow")
 
     async def _end(self, status: Status) -> int:

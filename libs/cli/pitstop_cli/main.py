@@ -36,12 +36,13 @@ _VERBS: Final = {
     "dlq": "Messages that could not be used.",
     "doctor": "Check this machine and the connection.",
     "verify": "Prove that no slot was given twice.",
+    "relay-key": "The host key of the relays: show it, change it.",
     "serve": "Run one service: scheduler, sandbox, relay or janitor.",
 }
 _GROUPS: Final = {
     "Main": ("up", "run", "rerun", "ssh", "exec", "status", "logs", "audit"),
     "Manage": ("login", "logout", "token", "ls", "top", "extend", "hold", "cancel", "keys", "secrets", "dlq"),
-    "Operate": ("org", "apply", "doctor", "verify", "serve"),
+    "Operate": ("org", "apply", "doctor", "verify", "relay-key", "serve"),
 }
 
 
@@ -52,7 +53,7 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
             return None
-        module = importlib.import_module(f"pitstop_cli.commands.{cmd_name}")
+        module = importlib.import_module(f"pitstop_cli.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

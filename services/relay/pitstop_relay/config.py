@@ -21,7 +21,10 @@ class RelayConfig(ServiceConfig, frozen=True, kw_only=True):
     ssh_reuse_port: bool = False
     """Several workers share the port of `ssh_listen` (SO_REUSEPORT)."""
     ssh_host_key: Path = Path()
-    """The ed25519 host key, the same on every relay; made in PITSTOP_DIR when this is not set and there is none."""
+    """The ed25519 host key, the same on every relay; made in PITSTOP_DIR when this is not set and there is none. The
+    next key and the last one may stand beside it (FILE.next, FILE.old), and certificates (FILE-cert.pub)."""
+    ssh_host_cert: Path = Path()
+    """Its host certificate, when it is elsewhere than beside the key."""
     tls_ca: Path
     """The private authority of the links."""
     tls_cert: Path
@@ -35,6 +38,8 @@ class RelayConfig(ServiceConfig, frozen=True, kw_only=True):
     """Not logged in yet, at once."""
     ssh_max_logins_per_address: int = 20
     """Not logged in yet, at once, from one address."""
+    relay_workers: int = 1
+    """Processes that share the port of `ssh_listen`, each with a link port of its own."""
     drain_timeout: float = 0.0
     """When told to stop: so long people may go on before they are disconnected, seconds. A second SIGTERM ends it."""
     ssh_max_tries: int = 20

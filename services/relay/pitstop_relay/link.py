@@ -204,7 +204,7 @@ class Links:
         self._known: dict[str, Link] = {}
         self._wanted: dict[str, tuple[str, asyncio.Future[Link]]] = {}
         self._dialling: dict[str, asyncio.Task[Link]] = {}
-        self._server: asyncio.Server
+        self._server: asyncio.Server | None = None
         self.address: tuple[str, int] = ("", 0)
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext) -> int:
@@ -236,7 +236,8 @@ class Links:
 
     async def close(self) -> None:
         """No more links; those there are end."""
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
         for link in (*self._unknown, *self._known.values()):
             link.close()
         for dialling in tuple(self._dialling.values()):
@@ -244,7 +245,8 @@ class Links:
         await asyncio.gather(*self._dialling.values(), return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
-                await self._server.wait_closed()
+                if self._server is not None:
+                    await self._server.wait_closed()
 
     # -- what a link calls -----------------------------------------------------------------------------------------
 

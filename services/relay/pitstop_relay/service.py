@@ -13,8 +13,10 @@ import asyncssh
 import msgspec
 
 from pitstop_common.config import address
+from pitstop_common.errors import ConfigError
+from pitstop_common.host_keys import KEY_FILE
 from pitstop_common.lifecycle import Runtime
-from pitstop_relay import identity, transport
+from pitstop_relay import host_keys, identity, transport
 from pitstop_relay.config import RelayConfig
 from pitstop_relay.control import Control
 from pitstop_relay.denials import Denials
@@ -35,7 +37,7 @@ _GOODBYE: Final = "pitstop: this relay is being stopped. Your shell goes on; con
 
 
 class SshAt(msgspec.Struct, frozen=True):
-    """Where people connect. `known_hosts` is a whole line."""
+    """Where people connect. `known_hosts`: whole lines, the first of the key in use."""
 
     host: str
     port: int
@@ -70,21 +72,29 @@ class Relay:
         self._denials: Denials
 
     async def start(self) -> SshAt:
-        """Serve from now on. Raises ConfigError, OSError."""
+        """Serve from now on. Raises ConfigError."""
         config = self._config
         tls = identity.link_tls(config.tls_ca, config.tls_cert, config.tls_key)
-        key = identity.host_key(self._key_path())
-        options = transport.options(key, config.ssh_login_grace)
+        keys = host_keys.load(self._key_path(), config.ssh_host_cert)
+        options = transport.options(keys, config.ssh_login_grace)
+        ssh_host, ssh_port = address(config.ssh_listen)
+        keys.check(_public(config.ssh_public, ssh_host, ssh_port)[0])
         self._denials = Denials(self._events)
         host, port = address(config.link_listen)
-        bound = await self.links.listen(host, port, tls)
-        self.links.address = _public(config.link_public, host, bound)
-        host, port = address(config.ssh_listen)
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Knock(self, options), host, port, backlog=BACKLOG, reuse_port=config.ssh_reuse_port or None
-        )
-        public_host, public_port = _public(config.ssh_public, host, self._server.sockets[0].getsockname()[1])
-        return SshAt(public_host, public_port, identity.known_hosts(public_host, public_port, key))
+        try:
+            bound = await self.links.listen(host, port, tls)
+            self.links.address = _public(config.link_public, host, bound)
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: _Knock(self, options), ssh_host, ssh_port, backlog=BACKLOG,
+                reuse_port=config.ssh_reuse_port or None,
+            )  # fmt: skip
+        except OSError as error:
+            await self.links.close()
+            await self._denials.close()
+            where = f"PITSTOP_SSH_LISTEN={config.ssh_listen}, PITSTOP_LINK_LISTEN={config.link_listen}"
+            raise ConfigError(f"cannot listen ({where}): {error.strerror or error}") from None
+        at = _public(config.ssh_public, ssh_host, self._server.sockets[0].getsockname()[1])
+        return SshAt(*at, keys.known_hosts(*at))
 
     async def drain(self, seconds: float, hurry: asyncio.Event) -> None:
         """Nobody new; those inside are told, and may go on for so long."""
@@ -154,7 +164,7 @@ class Relay:
 
     def _key_path(self) -> Path:
         chosen = self._config.ssh_host_key
-        return chosen if chosen != Path() else self._config.dir / "ssh_host_ed25519_key"
+        return chosen if chosen != Path() else self._config.dir / KEY_FILE
 
 
 class _Knock(asyncio.Protocol):

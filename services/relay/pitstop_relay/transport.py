@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
 import asyncssh
 from asyncssh.connection import SSHServerConnection, SSHServerConnectionOptions
-from asyncssh.packet import SSHPacket, SSHPacketHandler, String, UInt32
+from asyncssh.packet import SSHPacket, String, UInt32
 from asyncssh.public_key import decode_ssh_public_key
 
 from pitstop_common.limits import PAUSE_ABOVE, RESUME_BELOW
 from pitstop_common.userauth import ACCEPTED, MAX_KEY_BYTES, SHA1, Malformed, key_type
+from pitstop_relay.everywhere import Everywhere
+from pitstop_relay.host_keys import HostKeys
 from pitstop_relay.passing import FIRST, LAST, PassingConnection
+from pitstop_relay.probing import probe
+from pitstop_relay.proving import ANSWERS, GLOBAL_REQUEST, PROVE, Proving
 
 POST_QUANTUM: Final = ("mlkem768x25519-sha256",)
 KEX: Final = (*POST_QUANTUM, "curve25519-sha256", "curve25519-sha256@libssh.org")
@@ -42,8 +45,6 @@ _FLUSH_WITHIN: Final = 5.0
 _REQUESTS_PER_TRY: Final = 3
 _PER_MESSAGE: Final = 200
 """What holding back one message costs beside its bytes."""
-_PROBE_AFTER, _PROBE_EVERY, _PROBES = 60, 15, 4
-"""TCP keepalives: a client that is cut off is noticed after two minutes, also when nothing is sent."""
 
 
 class Guest(Protocol):
@@ -81,25 +82,28 @@ class Transport(PassingConnection):
         self._full = False
         self.client = ""
         self.new_session: Callable[[], asyncssh.SSHServerSession[str]] | None = None
+        self._proving = Proving(self._prove)
         self.guest = guest(self)
-        self._channels = _Everywhere(self)  # type: ignore[assignment]
+        self._channels = Everywhere(self.passed_up)  # type: ignore[assignment]
 
     # -- the seam --------------------------------------------------------------------------------------------------
 
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:
         """asyncssh has a message for the connection, or for any channel."""
         if FIRST <= pkttype <= LAST and self.passes:
-            self.guest.up(packet.get_full_payload())
+            self.passed_up(packet.get_full_payload())
             return True
         return super().process_packet(pkttype, pktid, packet)
 
     def passed_up(self, message: bytes) -> None:
-        """One message of type 80..127, by the short way."""
+        """One message of type 80..127."""
+        if message[0] == GLOBAL_REQUEST:
+            self._proving.asked(message)
         self.guest.up(message)
 
     def down(self, message: bytes) -> None:
         """Send one message of type 80..127 to the client."""
-        self.pass_down(message)
+        self.pass_down(self._proving.answered(message) if message[0] in ANSWERS else message)
         if self._deferred_packets:
             self._deferred += len(message) + _PER_MESSAGE
         elif self._deferred:
@@ -122,6 +126,16 @@ class Transport(PassingConnection):
         self.passes = False
         self.new_session = new_session
         self._channels = {}
+
+    def _prove(self, keys: list[bytes]) -> bytes:
+        known = self._all_server_host_keys
+        if len(keys) > len(known) or not all(key in known for key in keys):
+            return b""
+        head = String(PROVE) + String(self._session_id)
+        return b"".join(String(known[key].sign(head + String(key))) for key in keys)
+
+    def _process_hostkeys_prove_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        self._report_global_response(self._proving.proof(packet) or False)
 
     # -- what the guest needs --------------------------------------------------------------------------------------
 
@@ -209,7 +223,7 @@ class Transport(PassingConnection):
         peer = stream.get_extra_info("peername")
         self.client = f"{peer[0]}:{peer[1]}" if peer else ""
         super().connection_made(transport)
-        _probe(transport.get_extra_info("socket"))
+        probe(transport.get_extra_info("socket"))
 
     def pause_writing(self) -> None:
         """The client reads slowly."""
@@ -220,31 +234,6 @@ class Transport(PassingConnection):
         """It has caught up."""
         self._full = False
         self.guest.free()
-
-
-class _Everywhere(SSHPacketHandler):
-    """Stands where asyncssh keeps its channels: every number is one, and its messages go to the guest."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def __getitem__(self, _number: int) -> _Everywhere:
-        return self
-
-    def values(self) -> Iterable[Any]:
-        """None to be closed."""
-        return ()
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(())
-
-    def log_received_packet(self, *_args: Any) -> None:
-        """What passes through is not logged."""
-
-    def process_packet(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> bool:
-        """A message of type 93..127."""
-        self._transport.guest.up(packet.get_full_payload())
-        return True
 
 
 class _Owner(asyncssh.SSHServer):
@@ -264,14 +253,19 @@ class _Owner(asyncssh.SSHServer):
         self._conn.guest.gone(exc)
 
 
-def options(key: asyncssh.SSHKey, login_grace: float) -> SSHServerConnectionOptions:
+def options(keys: HostKeys, login_grace: float) -> SSHServerConnectionOptions:
     """How every client is served. Strict key exchange is always on in asyncssh; RSA host keys never are here."""
-    return SSHServerConnectionOptions(
-        server_factory=_Owner, server_host_keys=[key], server_version="Pitstop", login_timeout=login_grace,
+    certificates = [keys.certificate] if keys.certificate is not None else []
+    made = SSHServerConnectionOptions(
+        server_factory=_Owner, server_host_keys=[keys.current, *keys.others], server_host_certs=certificates,
+        send_server_host_keys=True, server_version="Pitstop", login_timeout=login_grace,
         kex_algs=KEX, encryption_algs=CIPHERS, mac_algs=MACS, compression_algs=["none"], signature_algs=ACCEPTED,
         public_key_auth=True, password_auth=False, kbdint_auth=False, host_based_auth=False, gss_host=None,
         gss_kex=False, gss_auth=False, agent_forwarding=False, x11_forwarding=False, keepalive_interval=0,
     )  # fmt: skip
+    for certificate in certificates:  # keys are announced, certificates are not
+        del made.all_server_host_keys[certificate.public_data]
+    return made
 
 
 def acceptable(key: bytes) -> bool:
@@ -290,11 +284,3 @@ def verifies(session_id: bytes, message: bytes, signature: bytes, key: bytes) ->
         return public.verify(String(session_id) + message, signature)
     except (asyncssh.KeyImportError, ValueError, TypeError, OverflowError):
         return False
-
-
-def _probe(sock: Any) -> None:
-    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_EVERY)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)

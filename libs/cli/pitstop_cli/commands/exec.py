@@ -48,6 +48,7 @@ async def _exec(
     target: Target, run: str, job: str, line: str, *, stdin: bool, timeout: float | None, identity: str, wait: float,
     as_json: bool,
 ) -> int:  # fmt: skip
+    from pitstop_cli.pinned import refuse_another
     from pitstop_cli.remote import Remote
     from pitstop_cli.terminal import ssh_argv
     from pitstop_cli.throwaway import identity_for
@@ -62,6 +63,7 @@ async def _exec(
         except TimeoutError:
             ended = remote.given_up()
     if not ended.reached and not ended.timed_out:
+        await refuse_another(address)
         raise Failure(
             f"the connection to {entry['job']['job']} failed: {ended.why}",
             next=f"see why: pitstop ssh {entry['job']['job']}", code=TRANSPORT,

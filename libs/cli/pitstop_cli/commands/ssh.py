@@ -10,7 +10,7 @@ import click
 
 from pitstop_cli.client import Client, Target, connect, find, output_option, run_async, system_options
 from pitstop_cli.console import interactive, out, out_json, plain, say
-from pitstop_cli.exits import NOT_FOUND, TIMEOUT, USAGE, Failure
+from pitstop_cli.exits import NOT_FOUND, TIMEOUT, TRANSPORT, USAGE, Failure
 
 WAIT_SECONDS: Final = 300.0
 
@@ -46,6 +46,7 @@ def command(
 async def _ssh(
     target: Target, wanted: Wanted, arguments: tuple[str, ...], *, info: bool, as_json: bool, identity: str, wait: float
 ) -> int:  # fmt: skip
+    from pitstop_cli.pinned import refuse_another
     from pitstop_cli.terminal import command_line, enter, ssh_argv
     from pitstop_cli.throwaway import identity_for
 
@@ -59,7 +60,10 @@ async def _ssh(
         out(command_line(argv))
         return 0
     async with identity_for(target, identity) as key:
-        return await enter([*ssh_argv(address, identity=key), *(("--", *arguments) if arguments else ())])
+        code = await enter([*ssh_argv(address, identity=key), *(("--", *arguments) if arguments else ())])
+    if code == TRANSPORT:
+        await refuse_another(address)
+    return code
 
 
 class Wanted(NamedTuple):
@@ -167,6 +171,7 @@ def _say_once(text: str, said: str) -> str:
 
 def _tell(entry: dict[str, Any], address: dict[str, Any], pinned: str, *, as_json: bool) -> None:
     from pitstop_cli.console import plain as shown
+    from pitstop_cli.pinned import fingerprint_of
     from pitstop_cli.words import clock
 
     fingerprint = fingerprint_of(str(address.get("known_hosts") or ""))
@@ -178,20 +183,11 @@ def _tell(entry: dict[str, Any], address: dict[str, Any], pinned: str, *, as_jso
         return
     out(f"command      {shown(address['command'])}")
     out(f"host         {address['host']}\nport         {address['port']}\nuser         {address['user']}")
-    out(f"host key     {fingerprint}\nknown_hosts  {address.get('known_hosts', '')}")
+    out(f"host key     {fingerprint}")
+    for line in str(address.get("known_hosts") or "").splitlines():
+        out(f"known_hosts  {shown(line)}")
     if deadline:
         out(f"until        {clock(deadline, time.time())}")
-
-
-def fingerprint_of(known_hosts: str) -> str:
-    """`[host]:port ssh-ed25519 AAAA…` -> `SHA256:…`; empty when there is none."""
-    from pitstop_common.public_keys import BadKey, parse_public_key
-
-    lines = known_hosts.splitlines()
-    try:
-        return parse_public_key(" ".join(lines[0].split()[1:3])).fingerprint if lines else ""
-    except BadKey:
-        return ""
 
 
 def _rfc3339(seconds: float) -> str:

@@ -13,32 +13,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pitstop_common.backoff import Backoff
 from pitstop_common.embedded import die_with_parent
 from pitstop_common.errors import Unavailable
 
-_FIRST_DELAY: Final = 0.2
-_LAST_DELAY: Final = 5.0
-_STEADY_AFTER: Final = 30.0
-"""Seconds of life after which the next death starts the back-off anew."""
 _STOP_SECONDS: Final = 32.0
 """A little more than a service's own deadline."""
 _CONFIG_EXIT: Final = 2
 _LAST_LINES: Final = 5
 _LOG_BYTES: Final = 16 * 1024 * 1024
-
-
-class Backoff:
-    """How long to wait before the next start. Pure: lives are told, in seconds."""
-
-    def __init__(self) -> None:
-        self._delay = _FIRST_DELAY
-
-    def after(self, lived: float) -> float:
-        """The wait after a life of that length."""
-        if lived >= _STEADY_AFTER:
-            self._delay = _FIRST_DELAY
-        delay, self._delay = self._delay, min(self._delay * 2, _LAST_DELAY)
-        return delay
 
 
 class Child:

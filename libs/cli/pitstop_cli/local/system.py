@@ -13,10 +13,11 @@ import msgspec
 
 from pitstop_cli.commands.token import callout_key
 from pitstop_cli.local import credentials, tls
-from pitstop_cli.local.child import Backoff, Child, python
+from pitstop_cli.local.child import Child, python
 from pitstop_cli.local.ports import Ports
 from pitstop_cli.local.settings import Options, environment
 from pitstop_cli.paths import write_private
+from pitstop_common.backoff import Backoff
 from pitstop_common.embedded import EmbeddedServer
 from pitstop_common.errors import PitstopError, Unavailable
 from pitstop_common.permissions import OWNER, PUBLISHER, SERVICES
