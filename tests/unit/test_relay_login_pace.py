@@ -11,6 +11,7 @@ from typing import Final
 import asyncssh
 import uvloop
 
+from pitstop_relay.host_keys import HostKeys
 from pitstop_relay.transport import Transport, options
 
 _TRIES: Final = 5
@@ -65,7 +66,7 @@ async def _taken(port: int) -> float:
 
 def test_what_a_client_sends_before_it_is_let_in_is_acknowledged_at_once() -> None:
     async def quickest() -> float:
-        chosen = options(asyncssh.generate_private_key("ssh-ed25519"), 60)
+        chosen = options(HostKeys(asyncssh.generate_private_key("ssh-ed25519")), 60)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: Transport(chosen, lambda _made: _Nobody(), 1), "127.0.0.1", 0)
         try:
