@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.jobs import DEADLINE, SETTINGS, Store, address, run_of, until
 
+from pitstop_common.messages import Pause
 from pitstop_common.spec import PausePlan
 from pitstop_sandbox import control
 from pitstop_sandbox.backends.fake import FakeBackend, FakeMachine, FakeSandbox
@@ -26,6 +27,9 @@ from pitstop_sandbox.steps import github
 from pitstop_sandbox.steps.pump import Progress
 
 STORY = run_of("first", "fails once", "last", pause=PausePlan(on_failure=True))
+
+
+PAUSE = Pause(org="acme", run="aaaaaaaaaaaa", job="aaaaaaaaaaaa-1", attempt=1, revision=1, by="ada")
 
 
 class Killed(BaseException):
@@ -93,9 +97,10 @@ def doom(monkeypatch: pytest.MonkeyPatch) -> Doom:
 
 
 async def person(job: Path) -> None:
-    """Somebody inside: has the step retried, and goes on. Knows nothing of the host's deaths."""
-    await until((job / "open").exists)
-    for name, verb in (("r1", "retry"), ("r2", "continue")):
+    """Somebody inside: goes on from a pause that was asked for, has the failed step retried, and goes on.
+    Knows nothing of the host's deaths."""
+    for name, verb in (("r0", "continue"), ("r1", "retry"), ("r2", "continue")):
+        await until((job / "open").exists)
         (job / f"requests/.{name}").write_text(f"verb={verb}\n")
         (job / f"requests/.{name}").rename(job / f"requests/{name}")
         await until((job / "replies" / name).exists)
@@ -114,8 +119,11 @@ async def tell(folder: Path, doom: Doom, fatal: int) -> tuple[Store, int]:
                     STORY, STORY.jobs[0], 1, folder / "job", FakeBackend(machine), store, store, Identity("h", "i"),
                     address, settings=SETTINGS,
                 )  # fmt: skip
+                told = asyncio.create_task(runner.pause(PAUSE))  # as a command that is not acked comes again
                 with contextlib.suppress(BaseExceptionGroup, Killed):
                     await runner.run()
+                with contextlib.suppress(Killed):
+                    await told
                 doom.fatal = 0
         await inside
     finally:
@@ -142,7 +150,8 @@ async def test_killed_at_every_effect(tmp_path: Path, doom: Doom) -> None:
     (tmp_path / "whole").mkdir()
     whole, effects = await tell(tmp_path / "whole", doom, 0)
     assert [entry[1] for entry in essence(whole)] == [
-        "sandbox.ready", "step.started", "step.finished", "step.started", "step.finished", "job.paused",
+        "sandbox.ready", "step.started", "job.pausing", "step.finished", "job.paused", "job.resumed", "step.started",
+        "step.finished", "job.paused",
         "step.started", "step.finished", "job.resumed", "step.started", "step.finished", "job.finished",
     ]  # fmt: skip
     assert logs(whole) == [[f"line {number}" for number in range(30)], ["broken"], ["A=1"], ["A=1"]]

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pitstop_common.messages import JobFinished, SshAddress, SshClosed, SshConnected
+from pitstop_common.messages import JobFinished, JobPaused, SshAddress, SshClosed, SshConnected
 from pitstop_common.spec import JobSpec, PausePlan, RunSpec, StepSpec
 from pitstop_sandbox.decide import deadline, decide, pending
 from pitstop_sandbox.events import (
@@ -17,6 +17,7 @@ from pitstop_sandbox.events import (
     Event,
     Exported,
     Exports,
+    PauseWanted,
     Publish,
     Removed,
     Replied,
@@ -36,6 +37,7 @@ from pitstop_sandbox.events import (
 from pitstop_sandbox.model import JobState, begin
 from pitstop_sandbox.transitions import TABLE, IllegalEvent, Status
 
+OVER = (Status.FINISHING, Status.FINISHED)
 SESSIONS = st.sampled_from(["s1", "s2", "s3"])
 STEPS: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
     st.builds(
@@ -67,6 +69,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.started: list[tuple[int, int]] = []
         self.now = 1000.0
         self.requests = 0
+        self.revisions = 0
 
     @initialize(steps=STEPS, plan=PLANS)
     def start(self, steps: list[dict[str, Any]], plan: PausePlan) -> None:
@@ -126,7 +129,7 @@ class AnyOrder(RuleBasedStateMachine):
             event = data.draw(st.sampled_from(repeatable))
             before, said = self.state, len(self.said)
             self.feed(event)
-            if isinstance(event, StepEnded | SandboxMade | SessionOpened | Stopped | Removed | Asked):
+            if isinstance(event, StepEnded | SandboxMade | SessionOpened | Stopped | Removed | Asked | PauseWanted):
                 assert len(self.said) == said or isinstance(event, StepEnded | Stopped)
                 if isinstance(event, StepEnded) and self.state.status is before.status:
                     assert self.state.steps == before.steps
@@ -147,10 +150,16 @@ class AnyOrder(RuleBasedStateMachine):
     def a_shell_ends(self, session: str, process: str, by_itself: bool) -> None:
         self.feed(ShellEnded(session=session, process=process, by_itself=by_itself))
 
-    @rule(verb=st.sampled_from(["continue", "retry", "skip", "fail", "next", "abort"]), session=SESSIONS)
+    @rule(verb=st.sampled_from(["continue", "retry", "skip", "fail", "next", "abort", "pause"]), session=SESSIONS)
     def somebody_asks(self, verb: Any, session: str) -> None:
         self.requests += 1
         self.feed(Asked(id=f"q{self.requests}", verb=verb, session=session))
+
+    @rule(off=st.booleans(), by=st.sampled_from(["ada", "bob"]), lost=st.booleans())
+    def the_scheduler_wants_a_pause(self, off: bool, by: str, lost: bool) -> None:
+        self.revisions += 1
+        if not lost:  # the next one overtakes it
+            self.feed(PauseWanted(revision=self.revisions, by=by, off=off))
 
     @rule()
     def somebody_types(self) -> None:
@@ -202,6 +211,15 @@ class AnyOrder(RuleBasedStateMachine):
         todo = pending(self.state)
         assert [item for item in todo if item in self.state.outbox] == list(self.state.outbox)
         assert self.state.status is not Status.FINISHED or not todo
+
+    @invariant()
+    def a_pause_that_was_asked_for_comes_and_lets_its_people_in(self) -> None:
+        state = self.state
+        assert state.pausing is None or state.status in (Status.PREPARING, Status.STEPPING, *OVER)
+        forced = [item.fact for item in self.said.values()
+                  if isinstance(item.fact, JobPaused) and item.fact.reason == "forced"]  # fmt: skip
+        assert not forced or state.guests or not state.visitors or forced[0].revision == 0
+        assert not state.guests or any(isinstance(item.fact, JobPaused) for item in self.said.values())
 
     @invariant()
     def a_shell_is_in_one_place(self) -> None:

@@ -20,6 +20,7 @@ from pitstop_scheduler import changes as c
 from pitstop_scheduler.decide import decide
 from pitstop_scheduler.draft import Draft
 from pitstop_scheduler.fold import fold
+from pitstop_scheduler.forced import guests
 from pitstop_scheduler.grants import reason_to_wait
 from pitstop_scheduler.model import State
 from pitstop_scheduler.proof import Checker
@@ -41,6 +42,7 @@ class World(RuleBasedStateMachine):
         self.clock = 1000.0
         self.told: list[m.Fact] = []
         self.entered: set[str] = set()
+        self.waited: set[str] = set()
         self.holds: dict[str, int] = {}
         self.uses: Counter[str] = Counter()
         self.serials: dict[tuple[str, int], int] = {}
@@ -78,6 +80,8 @@ class World(RuleBasedStateMachine):
         for change in record.changes:
             if isinstance(change, c.Entered):
                 self.entered.add(change.job)
+            if isinstance(change, c.Paused):
+                self.waited.add(change.job)
             if isinstance(change, c.HoldSet):
                 self.holds[change.hold] = change.count
             elif isinstance(change, c.HoldRemoved):
@@ -163,6 +167,14 @@ class World(RuleBasedStateMachine):
         hold = data.draw(st.sampled_from(sorted(self.holds)))
         self.say(m.HoldRemove(id=f"r{self.sequence}", time="", org=org, run="_", hold=hold))
 
+    @precondition(lambda self: self.jobs("queued", "starting", "running", "paused"))
+    @rule(data=st.data(), by=st.sampled_from(("ada", "bob")), off=st.booleans(), back=st.integers(0, 2))
+    def pause(self, data: st.DataObject, by: str, off: bool, back: int) -> None:
+        job = data.draw(st.sampled_from(self.jobs("queued", "starting", "running", "paused")))
+        run, revision = self.state.runs[job.run], job.forced.revision if job.forced else 0
+        self.say(m.RunPause(id=f"p{self.sequence}", time="", org=run.org, run=run.id, job=job.id, by=by, off=off,
+                            attempt=job.attempt, revision=revision - back))  # fmt: skip
+
     # -- hosts -----------------------------------------------------------------------------------------------------
 
     @rule(host=st.sampled_from(HOSTS), capacity=st.integers(0, 3))
@@ -210,6 +222,8 @@ class World(RuleBasedStateMachine):
         facts: list[tuple[type[m.HostFact], dict[str, Any]]] = [
             (m.SandboxReady, {}),
             (m.JobPaused, {"reason": "on_failure", "so_far": "failure", "hold": hold_of(job)}),
+            (m.JobPaused, {"reason": "forced", "step": 1, "revision": job.forced.revision if job.forced else 0}),
+            (m.JobPausing, {"step": 1, "name": "a", "by": "eve", "revision": job.forced.revision if job.forced else 0}),
             (m.JobResumed, {"choice": "continue"}),
             (m.JobFinished, {"result": "failure"}),
             (m.JobFinished, {"result": "error", "reason": "host_isolated"}),
@@ -282,6 +296,13 @@ class World(RuleBasedStateMachine):
         for job in self.state.jobs.values():
             assert self.uses[job.id] <= 1 + len(job.earlier)
             assert job.hold is None or not job.hold.used or self.uses[job.id]
+
+    @invariant()
+    def whoever_asked_for_a_pause_may_enter_from_the_pause_on(self) -> None:
+        for job in self.state.jobs.values():
+            assert job.forced is None or not job.forced.open or job.id in self.waited
+            assert job.forced is None or not guests(job.forced) or set(job.forced.users) <= {"ada", "bob", "eve"}
+            assert job.forced is None or not job.forced.armed or job.forced.by in {*job.forced.users, ""}
 
     @invariant()
     def queues_are_in_the_order_in_which_jobs_came(self) -> None:

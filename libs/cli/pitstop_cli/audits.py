@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from pitstop_cli.console import plain
@@ -51,31 +51,8 @@ def _when(time: str) -> str:
 
 
 def _what(entry: dict[str, Any]) -> str:
-    match entry["type"]:
-        case "run.accepted":
-            return "asked for the run"
-        case "run.cancel":
-            return f"cancelled{_because(entry)}"
-        case "run.extend":
-            return f"asked to keep the session for {span(entry['seconds'])}"
-        case "step.started":
-            return f"retry of step {entry['step']}"
-        case "job.resumed":
-            return f"{entry['what']} at step {entry['step']}" if entry["step"] else entry["what"]
-        case "job.finished":
-            return f"the job ended: {entry['what']}{_because(entry)}"
-        case "session.expired":
-            return f"a deadline of the session passed{_because(entry)}"
-        case "ssh.connected":
-            return "entered"
-        case "ssh.closed":
-            return f"left{_because(entry)}, after {span(entry['seconds'])}"
-        case "ssh.denied":
-            return f"was refused{_because(entry)}"
-        case "ssh.used":
-            return _use(entry)
-        case other:
-            return str(other)
+    words = _WHAT.get(entry["type"])
+    return words(entry) if words else str(entry["type"])
 
 
 def _because(entry: dict[str, Any]) -> str:
@@ -90,3 +67,20 @@ def _use(entry: dict[str, Any]) -> str:
     if not entry["what"]:
         return f"{words} {count} more, too many different ones at a time to name"
     return f"{words}: {entry['what']}" + (f" ({count} times)" if count > 1 else "")
+
+
+_WHAT: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+    "run.accepted": lambda entry: "asked for the run",
+    "run.cancel": lambda entry: f"cancelled{_because(entry)}",
+    "run.extend": lambda entry: f"asked to keep the session for {span(entry['seconds'])}",
+    "run.pause": lambda entry: "took the pause back" if entry["what"] else "asked for a pause at the end of the step",
+    "job.pausing": lambda entry: f"the job is to pause when step {entry['step']} ends",
+    "step.started": lambda entry: f"retry of step {entry['step']}",
+    "job.resumed": lambda entry: f"{entry['what']} at step {entry['step']}" if entry["step"] else entry["what"],
+    "job.finished": lambda entry: f"the job ended: {entry['what']}{_because(entry)}",
+    "session.expired": lambda entry: f"a deadline of the session passed{_because(entry)}",
+    "ssh.connected": lambda entry: "entered",
+    "ssh.closed": lambda entry: f"left{_because(entry)}, after {span(entry['seconds'])}",
+    "ssh.denied": lambda entry: f"was refused{_because(entry)}",
+    "ssh.used": _use,
+}

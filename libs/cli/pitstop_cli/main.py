@@ -23,6 +23,7 @@ _VERBS: Final = {
     "audit": "Who was in a run, and what they did there.",
     "ls": "List runs, or who holds which slot (--ssh).",
     "top": "Who holds which slot and who waits, live.",
+    "pause": "Hold a running job at the end of its step, and step in.",
     "extend": "Keep a session longer.",
     "hold": "Have failures to come wait for a person.",
     "cancel": "End a run, a job, or idle sessions.",
@@ -41,7 +42,7 @@ _VERBS: Final = {
 }
 _GROUPS: Final = {
     "Main": ("up", "run", "rerun", "ssh", "exec", "status", "logs", "audit"),
-    "Manage": ("login", "logout", "token", "ls", "top", "extend", "hold", "cancel", "keys", "secrets", "dlq"),
+    "Manage": ("login", "logout", "token", "ls", "top", "pause", "extend", "hold", "cancel", "keys", "secrets", "dlq"),
     "Operate": ("org", "apply", "doctor", "verify", "relay-key", "serve"),
 }
 

@@ -30,7 +30,8 @@ def _held(job: dict[str, Any], actor: str, now: float) -> tuple[str, ...]:
     until = f"{clock(job['deadline'], now)} ({job.get('deadline_reason') or '?'})" if job.get("deadline") else "-"
     last = max(job.get("active") or 0, job.get("paused_at") or 0)
     return (
-        job["job"], plain(job["project"]), plain(job["key"]), actor, job["status"],
+        job["job"], plain(job["project"]), plain(job["key"]), actor,
+        job["status"] + (", will pause" if job.get("pausing") else ""),
         clock(job["slot_since"], now) if job.get("slot_since") else "-",
         str(job.get("sessions") or 0), span(max(0.0, now - last)) if last else "-", until,
     )  # fmt: skip

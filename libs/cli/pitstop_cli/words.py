@@ -13,6 +13,7 @@ _REASONS = {
     "before_step": "paused before step",
     "on_failure": "paused at the failed step",
     "at_end": "paused at the end",
+    "forced": "paused after step",
     "direct": "open for a session",
 }
 _DEADLINES = {
@@ -51,7 +52,15 @@ def state(entry: dict[str, Any]) -> str:
         words = _REASONS.get(report.get("paused", ""), "paused")
         step = report.get("paused_step") or 0
         return f"{words} {step}" if step and words.endswith("step") else words
-    return str(job["status"])
+    return f"{job['status']}{will_pause(job)}"
+
+
+def will_pause(job: dict[str, Any]) -> str:
+    """`, will pause after step 3 (asked by ada)`; empty when it will not."""
+    if not job.get("pausing"):
+        return ""
+    step = f" after step {job['pausing_step']}" if job.get("pausing_step") else " after its step"
+    return f", will pause{step}" + (f" (asked by {plain(job['pausing_by'])})" if job.get("pausing_by") else "")
 
 
 def queued(entry: dict[str, Any]) -> str:
@@ -97,6 +106,8 @@ def job_lines(entry: dict[str, Any], now: float) -> Iterator[str]:
     job, report = entry["job"], entry.get("report") or {}
     words = queued(entry) if job["status"] == "queued" else state(entry)
     yield f"job {job['job']}  {plain(job['key'])}  {words}{again(job)}"
+    if job.get("guests") and job["status"] == "paused":
+        yield f"  as asked while it ran, by {plain(', '.join(job['guests']))}"
     if job.get("held_for") and job["status"] == "paused":
         yield f"  held for {plain(job['held_for'])} (hold {job['hold']})"
     address = report.get("ssh")

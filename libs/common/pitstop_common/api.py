@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from pitstop_common.api_audit import AuditReply, AuditRequest
 from pitstop_common.api_holds import HoldList, HoldRemoval, HoldRequest, HoldView
+from pitstop_common.api_pauses import PauseRequest, Pausing
 from pitstop_common.api_pools import PoolsApply, PoolsView, PoolView
 from pitstop_common.api_secrets import ContextList, ContextRestrict, ContextView, SecretRemove, SecretSet, SecretsList
 from pitstop_common.limits import (
@@ -269,6 +270,7 @@ VERBS: Final[dict[str, Verb]] = {
     "ls": Verb(ListRequest, ListReply, "read", "member"),
     "cancel": Verb(CancelRequest, Done, "write", "run", others="admin"),
     "extend": Verb(ExtendRequest, Extended, "write", "run"),
+    "pause": Verb(PauseRequest, Pausing, "write", "run"),
     "hold": Verb(HoldRequest, HoldView, "write", "project"),
     "hold-ls": Verb(Nothing, HoldList, "read", "member"),
     "hold-rm": Verb(HoldRemoval, Done, "write", "project", others="admin"),

@@ -17,10 +17,11 @@ class AuditRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Something that somebody did, or that was done to them. `type`: the fact's: run.accepted, run.cancel, run.extend,
-    step.started (tried again by `user`), job.resumed, job.finished, session.expired, ssh.connected, ssh.used,
-    ssh.closed, ssh.denied. `time`: by the clock of whoever says so; `stored`: by the server's; both RFC 3339.
-    `client`: address and port. `kind`: of a use: shell, exec, sftp, dial, listen, agent. `what`: the command or place
-    of a use, the choice at a pause, a result. `count`: so often. `seconds`: of an extension or a connection."""
+    run.pause (`what`: off), job.pausing, step.started (tried again by `user`), job.resumed, job.finished,
+    session.expired, ssh.connected, ssh.used, ssh.closed, ssh.denied. `time`: by the clock of whoever says so; `stored`:
+    by the server's; both RFC 3339. `client`: address and port. `kind`: of a use: shell, exec, sftp, dial, listen,
+    agent. `what`: the command or place of a use, the choice at a pause, a result. `count`: so often. `seconds`: of an
+    extension or a connection."""
 
     seq: int
     type: str

@@ -92,8 +92,8 @@ def _scheduler() -> Rights:
     names = [str(stream.name) for stream in [*streams.streams(), *streams.buckets()]]
     return Rights(
         publish=(
-            *_facts("run.accepted", "run.cancel", "run.extend", "org.configured", "hold.set", "hold.remove",
-                    "pool.configured", "pool.asked", "pool.shared"),
+            *_facts("run.accepted", "run.cancel", "run.extend", "run.pause", "org.configured", "hold.set",
+                    "hold.remove", "pool.configured", "pool.asked", "pool.shared"),
             *_facts(*EVENTS),
             "dec.*", snapshot("*", "*", "*"), spec("*", "*"), work("*"), work_of_host("*"), "timer.*.*.*",
             dead_letter("*", "*"), RUN_REQUESTED, requested_by("*"),
@@ -122,9 +122,9 @@ def _logins() -> tuple[str, ...]:
 def _sandbox() -> Rights:
     return Rights(
         publish=(
-            *_facts("job.claimed", "job.paused", "job.resumed", "job.finished", "step.started", "step.finished",
-                    "sandbox.ready", "sandbox.failed", "sandbox.room", "ssh.connected", "ssh.active", "ssh.used",
-                    "ssh.closed", "ssh.denied"),
+            *_facts("job.claimed", "job.paused", "job.pausing", "job.resumed", "job.finished", "step.started",
+                    "step.finished", "sandbox.ready", "sandbox.failed", "sandbox.room", "ssh.connected", "ssh.active",
+                    "ssh.used", "ssh.closed", "ssh.denied"),
             logs("*", "*", "*"), "$KV.claims.>", "$KV.hosts.>", service("access"), service("job"),
             service("secrets"),
             *_info(), *_get(streams.SPECS, "KV_claims", "KV_hosts"), *_consume(streams.WORK),

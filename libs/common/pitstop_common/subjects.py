@@ -13,8 +13,8 @@ RUN_REQUESTED: Final = "run.requested"
 NOBODY: Final = "_"
 
 FACTS: Final = (
-    "run.accepted", "run.cancel", "run.extend",
-    "job.claimed", "job.paused", "job.resumed", "job.finished",
+    "run.accepted", "run.cancel", "run.extend", "run.pause",
+    "job.claimed", "job.paused", "job.pausing", "job.resumed", "job.finished",
     "step.started", "step.finished",
     "sandbox.ready", "sandbox.failed", "sandbox.lost", "sandbox.room",
     "ssh.connected", "ssh.active", "ssh.used", "ssh.closed", "ssh.denied",

@@ -21,7 +21,7 @@ import msgspec
 from pitstop_sandbox.events import Asked, Reply, Verb
 from pitstop_sandbox.flow import refusal
 from pitstop_sandbox.model import JobState
-from pitstop_sandbox.notices import status
+from pitstop_sandbox.notices import WILL_PAUSE, status
 from pitstop_sandbox.steps.difference import changed, parsed
 from pitstop_sandbox.steps.folder import Guarded, Tampered
 
@@ -152,6 +152,8 @@ def answer(request: Request, state: JobState, now: float, env: Mapping[str, str]
     # Refusals are not journalled: code inside could fill the disk with them.
     if refused := refusal(state, verb):
         return Reply(request.id, 2, refused)
+    if verb == "pause" and state.pausing is not None:
+        return Reply(request.id, 0, WILL_PAUSE.format(step=state.pausing.step or state.current))
     return Asked(id=request.id, verb=verb, session=request.session)
 
 

@@ -15,7 +15,7 @@ from pitstop_common.messages import (
     SandboxReady,
     StepFinished,
 )
-from pitstop_sandbox import flow, notices, people
+from pitstop_sandbox import asides, flow, notices, people
 from pitstop_sandbox.events import (
     Active,
     Asked,
@@ -24,6 +24,7 @@ from pitstop_sandbox.events import (
     Exported,
     Instruction,
     Kill,
+    PauseWanted,
     Remove,
     Removed,
     Replied,
@@ -191,6 +192,9 @@ def _asked(t: Turn, event: Asked) -> None:
     elif event.verb == "abort":
         t.reply(event.id, 0, "the retry is being ended")
         flow.kill(t, "abort")
+    elif event.verb == "pause":
+        asides.ask(t, state.visitors.get(event.session, ""))
+        t.reply(event.id, 0, notices.WILL_PAUSE.format(step=state.current))
     elif event.verb == "retry":
         t.set_step(state.current, choice="retry", by=state.visitors.get(event.session, ""))
         flow.start(t, state.current, Status.RETRYING, asker=event.id)
@@ -231,4 +235,5 @@ _RULES: dict[type, Callable[[Turn, Any], None]] = {
     Tick: _tick, SessionOpened: people.opened, SessionClosed: people.closed, ShellStarted: people.shell_started,
     ShellEnded: people.shell_ended, Active: people.active, Asked: _asked, Stopped: _stopped, Resumed: _resumed,
     Stored: _stored, Replied: _replied, Used: people.used,
+    PauseWanted: asides.wanted,
 }  # fmt: skip

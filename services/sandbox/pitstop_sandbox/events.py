@@ -11,7 +11,7 @@ import msgspec
 
 from pitstop_common.messages import HostFact, Result, SshAddress, UseKind
 
-Verb = Literal["continue", "retry", "skip", "fail", "next", "abort"]
+Verb = Literal["continue", "retry", "skip", "fail", "next", "abort", "pause"]
 
 
 # -- events: what the journal holds ------------------------------------------------------------------------------
@@ -140,6 +140,15 @@ class Resumed(_Event, frozen=True, kw_only=True):
     cause: str = ""
 
 
+class PauseWanted(_Event, frozen=True, kw_only=True):
+    """The scheduler has it pause when the step in progress ends; `off`: not any more."""
+
+    revision: int
+    by: str = ""
+    off: bool = False
+    cause: str = ""
+
+
 class Stored(_Event, frozen=True, kw_only=True):
     """Everything of the outbox up to `number` is stored."""
 
@@ -158,7 +167,7 @@ class Removed(_Event, frozen=True, kw_only=True):
 
 Event = (
     SandboxMade | SandboxBroke | StepEnded | Exported | Tick | SessionOpened | SessionClosed | ShellStarted
-    | ShellEnded | Active | Used | Asked | Stopped | Resumed | Stored | Replied | Removed
+    | ShellEnded | Active | Used | Asked | Stopped | Resumed | PauseWanted | Stored | Replied | Removed
 )  # fmt: skip
 
 

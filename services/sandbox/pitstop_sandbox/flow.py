@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pitstop_common.messages import JobFinished, JobPaused, JobResumed, PauseReason, Result, StepStarted
+import msgspec
+
+from pitstop_common.messages import JobFinished, JobPaused, JobPausing, JobResumed, PauseReason, Result, StepStarted
 from pitstop_common.spec import StepSpec
 from pitstop_sandbox import notices
 from pitstop_sandbox.events import Exports, Kill, Remove, RunStep, Say, StepEnded, Verb
@@ -11,6 +13,7 @@ from pitstop_sandbox.transitions import Status
 from pitstop_sandbox.turn import Turn, address, report
 
 PAUSING = (Status.PAUSED, Status.RETRYING, Status.WAITING)
+_AFTER_A_STEP: tuple[PauseReason, ...] = ("on_failure", "after_step", "forced")
 
 
 def been(state: JobState, reason: PauseReason, step: int) -> bool:
@@ -73,6 +76,8 @@ def start(t: Turn, step: int, status: Status, *, asker: str = "") -> None:
     t.publish(StepStarted, step=step, name=t.state.spec(step).name, attempts=tries,
               by=t.state.step(step).by if status is Status.RETRYING else "")  # fmt: skip
     t.do(RunStep(step, tries, asker))
+    if status is Status.STEPPING and t.state.pausing is not None and t.state.pausing.step != step:
+        say_pausing(t, t.state.pausing.by)
 
 
 def _fold_exports(t: Turn) -> None:
@@ -106,13 +111,15 @@ def after_step(t: Turn) -> None:
         _pause(t, "on_failure")
     elif state.single or (state.job.pause.after_step == state.current and not been(state, "after_step", state.current)):
         _pause(t, "after_step")
+    elif state.pausing is not None:
+        _pause(t, "forced")
     else:
         advance(t)
 
 
 def _after_last(t: Turn) -> None:
     plan, last = t.state.job.pause, len(t.state.steps)
-    seen = been(t.state, "on_failure", last) or been(t.state, "after_step", last)
+    seen = any(been(t.state, reason, last) for reason in _AFTER_A_STEP)
     if plan.at_end and not seen:
         _pause(t, "at_end")
     elif plan.direct and (t.state.shell_open or not t.state.visitors):
@@ -133,15 +140,31 @@ def _pause(t: Turn, reason: PauseReason) -> None:
 def say_paused(t: Turn) -> None:
     """Publish the pause; while nobody is inside, the connect window begins (anew)."""
     t.set(deadline=0 if t.state.sessions else t.now + t.state.run.session.connect_window)
+    if (pausing := t.state.pausing) is not None:
+        t.set(pausing=None, guests=tuple(dict.fromkeys((*t.state.guests, *pausing.users))))
     state = t.state
     name = state.spec(state.current).name if state.current else ""
     code = state.step(state.current).exit_code if state.current else None
     assert state.paused
     t.publish(JobPaused, reason=state.paused, step=state.current, name=name, exit_code=code, ssh=address(state),
-              so_far=so_far(state), hold=held_by(state), report=report(state))  # fmt: skip
+              so_far=so_far(state), hold=held_by(state), revision=state.pause_revision,
+              report=report(state))  # fmt: skip
     t.note(notices.pause(state))
     if state.shell_open:
         t.do(Say(f"The job is paused {notices.why(state)}; {notices.VERBS}"))
+
+
+def say_pausing(t: Turn, by: str) -> None:
+    """Publish that the end of the step in progress is a pause."""
+    state = t.state
+    assert state.pausing is not None
+    t.set(pausing=msgspec.structs.replace(state.pausing, step=state.current))
+    name = state.spec(state.current).name
+    t.publish(JobPausing, step=state.current, name=name, by=by, revision=state.pause_revision)
+    text = notices.pausing(state, by)
+    t.note([text])
+    if state.shell_open:
+        t.do(Say(text))
 
 
 def held_by(state: JobState) -> str:
@@ -193,7 +216,7 @@ def _choose(t: Turn, going: Going) -> None:
     if going.choice in ("skip", "fail"):
         result = "skip" if going.choice == "skip" else "failure"
         t.set_step(state.current, result=result, choice=going.choice, by=going.by)
-    elif state.paused in ("on_failure", "after_step"):
+    elif state.paused in _AFTER_A_STEP:
         choice = "next" if going.choice == "next" else "continue"
         t.set_step(state.current, choice=done.choice or choice, by=done.by or going.by)
 
@@ -202,6 +225,8 @@ def refusal(state: JobState, verb: Verb) -> str:
     """Why a request from inside cannot be done now; empty when it can."""
     if verb == "abort":
         return "" if state.status is Status.RETRYING else "no retry is in progress"
+    if verb == "pause":
+        return "the job is paused already" if state.status in PAUSING else ""
     if state.status is Status.RETRYING:
         return "the step is being retried already; wait for its end, or press Ctrl-C there"
     if state.status is Status.WAITING:

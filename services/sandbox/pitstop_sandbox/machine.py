@@ -9,8 +9,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from pitstop_common.messages import Pause
 from pitstop_sandbox import decide
-from pitstop_sandbox.events import Event, Instruction, Stored, Tick
+from pitstop_sandbox.events import Event, Instruction, PauseWanted, Stored, Tick
 from pitstop_sandbox.journal import Journal
 from pitstop_sandbox.model import JobState
 from pitstop_sandbox.outbox import Outbox
@@ -81,6 +82,11 @@ class Machine(ABC):
     async def _ready(self) -> bool:
         await self._begun.wait()
         return not self._over
+
+    async def pause(self, command: Pause) -> None:
+        """Pause when the step in progress ends, or not. Returns when that is written down, or the job is over."""
+        if await self._ready():
+            self._apply(PauseWanted(revision=command.revision, by=command.by, off=command.off, cause=command.cause))
 
     def _apply(self, event: Event) -> None:
         now = self._clock()

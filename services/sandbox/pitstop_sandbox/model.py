@@ -49,6 +49,14 @@ class Going(msgspec.Struct, frozen=True):
     cause: str = ""
 
 
+class Pausing(msgspec.Struct, frozen=True):
+    """Who asked first for a pause while a step runs, and all who did; at the end of which step it was said to come."""
+
+    by: str = ""
+    users: tuple[str, ...] = ()
+    step: int = 0
+
+
 class JobState(msgspec.Struct, frozen=True, kw_only=True):
     """A job attempt. `current` is the step in progress, or the last one that was, or (paused before it) the next;
     0 before the first. `outbox` holds what is not yet known to be stored."""
@@ -85,6 +93,12 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
     """Where the job has been paused already, and why."""
     single: bool = False
     """It pauses again after the next step that runs."""
+    pausing: Pausing | None = None
+    """It pauses when the step in progress ends, because somebody asked for it."""
+    pause_revision: int = 0
+    """Of the newest such wish that came from the scheduler."""
+    guests: tuple[str, ...] = ()
+    """Who may enter because the job has paused as they asked."""
     held: bool = False
     """It has waited, or waits, for the user of its hold."""
     sessions: dict[str, SessionState] = {}
@@ -135,8 +149,8 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def offers(self) -> bool:
-        """May anybody be let in: by the request, or by a hold since its first failure."""
-        return self.job.pause.any or self.held
+        """May anybody be let in: by the request, by a hold since its first failure, or since a pause they asked for."""
+        return self.job.pause.any or self.held or bool(self.guests)
 
     @property
     def in_step(self) -> bool:

@@ -17,6 +17,7 @@ _WHY = {
     "before_step": "before step {step}, as asked",
     "on_failure": "because step {step} failed",
     "at_end": "at the end of the job, as asked",
+    "forced": "after step {step}, as {who} asked while it ran",
     "direct": "after the last step; the job ends when its shells end",
 }
 VERBS = "`exit` resumes the job; `pitstop-step retry | continue | skip | fail | next | env | status | help`"
@@ -37,6 +38,20 @@ def rfc3339(at: float) -> str:
 def clock(at: float) -> str:
     """A time of day for people."""
     return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S UTC")
+
+
+WILL_PAUSE = "the job pauses when step {step} ends"
+
+
+def pausing(state: JobState, by: str) -> str:
+    """The line of the log when somebody asks for a pause."""
+    name = state.spec(state.current).name
+    return f"{by or 'Somebody inside'} asked for a pause: the job waits when step {state.current} ({name}) ends"
+
+
+def not_pausing(by: str) -> str:
+    """The line of the log when they do not want it any more."""
+    return f"No pause after this step: {by or 'somebody'} took it back"
 
 
 def fingerprint(key: str) -> str:
@@ -62,11 +77,12 @@ def header(state: JobState) -> list[str]:
 
 def let_in(state: JobState) -> list[str]:
     """Who may enter, with key fingerprints where the request gave keys: those of the request, if it offers a session,
-    and the one for whom a hold paused the job."""
+    the one for whom a hold paused the job, and those who asked for a
+    pause."""
     plan, session = state.job.pause, state.run.session
     asked = (state.run.actor, *session.users) if plan.any else ()
     held = (plan.hold_user,) if state.held else ()
-    users = list(dict.fromkeys(filter(None, (*asked, *held))))
+    users = list(dict.fromkeys(filter(None, (*asked, *held, *state.guests))))
     keys = [found for key in session.keys if plan.any and (found := fingerprint(key))]
     lines = [f"Let in: {', '.join(users)}"] if users else []
     return lines + [f"Let in by key: {key}" for key in keys]
@@ -74,7 +90,8 @@ def let_in(state: JobState) -> list[str]:
 
 def why(state: JobState) -> str:
     """Why the job is paused, in a few words."""
-    return _WHY.get(state.paused, "").format(step=state.current)
+    who = ", ".join(state.guests) or "somebody inside"
+    return _WHY.get(state.paused, "").format(step=state.current, who=who)
 
 
 def pause(state: JobState) -> list[str]:
@@ -158,6 +175,8 @@ def status(state: JobState, now: float) -> str:
         lines.append(f"{mark} {index:>3}  {word:<12} {code:<9} {tries:<8} {spec.name}".rstrip())
     for session in state.sessions.values():
         lines.append(f"in: {session.user}, for {_minutes(max(0.0, round(now - session.since)))}")
+    if state.pausing is not None:
+        lines.append(WILL_PAUSE.format(step=state.pausing.step or state.current + 1))
     if state.deadline:
         lines.append(f"waits for somebody until {clock(state.deadline)}")
     lines.append(f"ends when nobody is at work for {_minutes(state.run.session.idle_timeout)}")

@@ -9,6 +9,7 @@ pitstop-step retry      run the step again, exactly as CI would; shows its outpu
 pitstop-step skip       count the step as skipped, and go on
 pitstop-step fail       count the step as failed, and go on; the steps after it go by their `if`
 pitstop-step next       go on, and pause again after the next step
+pitstop-step pause      pause when the step in progress ends (while a step runs)
 pitstop-step env        what this shell has changed in the environment of the step; - the step's, + the shell's
 pitstop-step status     the steps, why the job is paused, who is in, until when
 pitstop-step help       this
@@ -20,12 +21,12 @@ fail() {
     exit 2
 }
 
-pause() {
+rest() {
     sleep 0.05 2>/dev/null || sleep 1
 }
 
 case "${1:-help}" in
-    continue | retry | skip | fail | next | env | status) verb=$1 ;;
+    continue | retry | skip | fail | next | pause | env | status) verb=$1 ;;
     help | -h | --help)
         help
         exit 0
@@ -64,7 +65,7 @@ while [ ! -e "$reply" ]; do
         silent=$((silent + 1))
         [ "$silent" -gt 100 ] && fail "nobody answers: the pause is over"
     fi
-    pause
+    rest
 done
 if [ -z "$shown" ] && [ -e "$reply.out" ]; then
     exec 3<"$reply.out"

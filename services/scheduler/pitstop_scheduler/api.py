@@ -33,6 +33,7 @@ from pitstop_scheduler.api_letters import Letters
 from pitstop_scheduler.api_logs import Output
 from pitstop_scheduler.api_orgs import Orgs
 from pitstop_scheduler.api_passes import Tokens
+from pitstop_scheduler.api_pauses import Pauses
 from pitstop_scheduler.api_pools import Pools
 from pitstop_scheduler.api_secrets import Secrets
 from pitstop_scheduler.api_sessions import Sessions
@@ -62,7 +63,7 @@ from pitstop_scheduler.who import Who
 log = logging.getLogger(__name__)
 
 _CODES = {"not_found": "404", "denied": "403", "unavailable": "503", "ssh_disabled": "403", "ssh_no_key": "403",
-          "ssh_role": "403", "secrets_refused": "403", "secrets_unavailable": "503"}  # fmt: skip
+          "ssh_role": "403", "secrets_refused": "403", "ssh_context": "403", "secrets_unavailable": "503"}  # fmt: skip
 
 
 class Api:
@@ -81,6 +82,7 @@ class Api:
         self._secrets = Secrets(contexts, policy)
         self._handing = Handing(logs, reading, contexts, metrics)
         self._holds = Holds(logs, self._teller, people, reading, policy)
+        self._pauses = Pauses(logs, self._teller, people, reading, policy, contexts)
         self._who_is = Who(logs, people, reading)
 
     async def serve(self, service: Service) -> None:
@@ -90,7 +92,7 @@ class Api:
             "run": self._run, "rerun": self._rerun, "status": self._status, "ls": self._ls, "cancel": self._cancel,
             "keys-add": self._keys_add, "keys-ls": self._keys_ls, "keys-rm": self._keys_rm,
             "extend": self._sessions.extend, "org-show": self._orgs.show, "org-apply": self._orgs.apply,
-            "pools-apply": self._pools.apply,
+            "pools-apply": self._pools.apply, "pause": self._pauses.ask,
             "secrets-set": self._secrets.set, "secrets-ls": self._secrets.ls, "secrets-rm": self._secrets.rm,
             "secrets-restrict": self._secrets.restrict, "login": self._tokens.login,
             "token-create": self._tokens.create, "token-ls": self._tokens.list, "token-revoke": self._tokens.revoke,

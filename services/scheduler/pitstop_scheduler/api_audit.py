@@ -62,6 +62,8 @@ _FIELDS: Final[dict[type[m.Message], Callable[[Any], dict[str, Any] | None]]] = 
     m.RunAccepted: lambda fact: {"user": fact.actor},
     m.RunCancel: lambda fact: {"user": fact.by, "reason": fact.reason},
     m.RunExtend: lambda fact: {"user": fact.by, "seconds": fact.seconds},
+    m.RunPause: lambda fact: {"user": fact.by, "what": "off" if fact.off else ""},
+    m.JobPausing: lambda fact: {"user": fact.by, "step": fact.step},
     m.StepStarted: lambda fact: {"user": fact.by, "step": fact.step, "what": "retry"} if fact.by else None,
     m.JobResumed: lambda fact: {"user": fact.by, "step": fact.step, "what": fact.choice},
     m.JobFinished: lambda fact: {"what": fact.result, "reason": fact.reason},

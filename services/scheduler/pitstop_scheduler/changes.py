@@ -18,6 +18,9 @@ from pitstop_scheduler.changes_of_orgs import HoldRemoved as HoldRemoved
 from pitstop_scheduler.changes_of_orgs import HoldSet as HoldSet
 from pitstop_scheduler.changes_of_orgs import HoldUsed as HoldUsed
 from pitstop_scheduler.changes_of_orgs import Limits as Limits
+from pitstop_scheduler.changes_of_pauses import PauseAsked as PauseAsked
+from pitstop_scheduler.changes_of_pauses import PauseHeard as PauseHeard
+from pitstop_scheduler.changes_of_pauses import PauseTaken as PauseTaken
 from pitstop_scheduler.changes_of_pools import Asked as Asked
 from pitstop_scheduler.changes_of_pools import Demand as Demand
 from pitstop_scheduler.changes_of_pools import Leased as Leased
@@ -243,7 +246,7 @@ AnyChange = (
     Queued | Duplicate | Granted | Claimed | Ready | Paused | Resumed | Entered | Left | Active | Deadline | Warned
     | Extended | Pressed | Stopped | Continued | Retried | Ended | Stray | RunEnded | Reported | Room | HostLost
     | Limits | Defaults | HoldSet | HoldRemoved | HoldUsed | PoolLimit | Asked | Shared | Demand
-    | Leased
+    | Leased | PauseAsked | PauseHeard | PauseTaken
 )  # fmt: skip
 
 

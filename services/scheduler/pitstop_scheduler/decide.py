@@ -14,7 +14,7 @@ from pitstop_common import messages as m
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.grants import next_jobs
 from pitstop_scheduler.model import State
-from pitstop_scheduler.rules import holds, hosts, pools, runs, sessions
+from pitstop_scheduler.rules import holds, hosts, pauses, pools, runs, sessions
 from pitstop_scheduler.tick import Decision, Stored, Tick, rearm
 
 
@@ -69,6 +69,6 @@ _HANDLERS: Final[dict[type[Any], Callable[[Tick, Any, Stored], None]]] = {
     m.JobFinished: hosts.finished, m.SshConnected: sessions.connected, m.SshActive: sessions.active,
     m.SshClosed: sessions.closed, m.SessionExpired: sessions.expired, m.SessionWarned: sessions.warned,
     m.RunExtend: runs.extend, m.OrgConfigured: runs.configured,
-    m.HoldSet: holds.set_, m.HoldRemove: holds.remove,
+    m.RunPause: pauses.asked, m.JobPausing: pauses.heard, m.HoldSet: holds.set_, m.HoldRemove: holds.remove,
     m.PoolConfigured: pools.configured, m.PoolAsked: pools.asked, m.PoolShared: pools.shared,
 }  # fmt: skip

@@ -150,6 +150,16 @@ def _job_view(scope: _Scope, change: Any) -> Iterator[Effect]:
         yield View(found[1].id, found[0].id)
 
 
+def _pausing(scope: _Scope, change: c.PauseAsked | c.Claimed) -> Iterator[Effect]:
+    """Whoever has the job hears of it: when it changes, and when the job gets another host."""
+    job, run = _find(scope, change.job) or (None, None)
+    if job and run and job.forced and job.host and (job.forced.armed or isinstance(change, c.PauseAsked)):
+        pause = m.Pause(org=run.org, run=run.id, job=job.id, attempt=job.attempt, revision=job.forced.revision,
+                        by=job.forced.by, off=not job.forced.armed, cause=scope.prefix)  # fmt: skip
+        yield _command(scope, job.host, pause, run.trace)
+    yield from _job_view(scope, change)
+
+
 def _deadline(scope: _Scope, change: c.Deadline) -> Iterator[Effect]:
     found = _find(scope, change.job)
     if found is None or found[0].revision != change.revision:
@@ -282,10 +292,10 @@ def _of_pool(scope: _Scope, change: c.Asked | c.Leased) -> Iterator[Effect]:
 
 
 _HANDLERS: dict[type[Any], Callable[[_Scope, Any], Iterator[Effect]]] = {
-    c.Queued: _queued, c.Duplicate: _duplicate, c.Granted: _granted, c.Claimed: _job_view, c.Ready: _job_view,
+    c.Queued: _queued, c.Duplicate: _duplicate, c.Granted: _granted, c.Claimed: _pausing, c.Ready: _job_view,
     c.Paused: _job_view, c.Resumed: _job_view, c.Entered: _job_view, c.Left: _job_view, c.Active: _job_view,
     c.Deadline: _deadline, c.Warned: _warned, c.Extended: _extended, c.Stopped: _stopped, c.Continued: _continued,
     c.Stray: _stray, c.Retried: _retried, c.Ended: _job_view, c.RunEnded: _run_ended, c.Reported: _reported,
-    c.HoldUsed: _job_view,
+    c.HoldUsed: _job_view, c.PauseAsked: _pausing, c.PauseHeard: _job_view, c.PauseTaken: _job_view,
     c.Asked: _of_pool, c.Leased: _of_pool,
 }  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 from pitstop_scheduler import changes as c
 from pitstop_scheduler import fold_of_holds as holds
 from pitstop_scheduler import fold_of_hosts as hosts
+from pitstop_scheduler import fold_of_pauses as pauses
 from pitstop_scheduler import fold_of_pools as pools
 from pitstop_scheduler.model import Job, Run, State
 from pitstop_scheduler.transitions import (
@@ -166,6 +167,7 @@ def _retried(state: State, change: c.Retried) -> None:
     job.so_far, job.sessions, job.seen = "success", frozenset(), frozenset()
     job.granted = job.paused = job.active = job.keep_until = 0
     job.serial, job.queued, job.hold = 0, state.now, None
+    job.forced = job.forced and job.forced.anew()
     run = state.edit_run(job.run)
     state.requeue(run.org, run.priority, job.id)
 
@@ -244,4 +246,5 @@ _HANDLERS: dict[type[Any], Callable[[State, Any], None]] = {
     c.Limits: _limits, c.Defaults: _defaults, c.PoolLimit: pools.limit, c.Asked: pools.asked,
     c.Shared: pools.shared, c.Demand: pools.demand, c.Leased: pools.leased,
     c.HoldSet: holds.hold_set, c.HoldRemoved: holds.hold_removed, c.HoldUsed: holds.hold_used,
+    c.PauseAsked: pauses.asked, c.PauseHeard: pauses.heard, c.PauseTaken: pauses.taken,
 }  # fmt: skip

@@ -16,6 +16,7 @@ import msgspec
 from pitstop_common.limits import KNOWN_FOR, LONGEST_SESSION, MAX_DURATION, PRESSURE
 from pitstop_common.messages import ExpiryReason, JobStatus, PauseReason, Result
 from pitstop_common.roles import ProjectRules, Role
+from pitstop_scheduler.forced import Forced
 from pitstop_scheduler.hold import Hold, OnJob
 from pitstop_scheduler.host import Host as Host
 from pitstop_scheduler.pool import Pool
@@ -65,6 +66,7 @@ class Job(msgspec.Struct, omit_defaults=True, gc=False):
     earlier: tuple[str, ...] = ()
     """Why earlier attempts were lost."""
     hold: OnJob | None = None
+    forced: Forced | None = None
 
 
 class Run(msgspec.Struct, omit_defaults=True, gc=False):

@@ -129,7 +129,7 @@ class Reading:
         spec = await self.spec(view.org, view.run)
         allowed: tuple[dict[str, str], ...] = ()
         job_spec = spec.job(view.job)
-        if (job_spec.pause.any or view.held_for) and view.status != "finished":
+        if (job_spec.pause.any or _guests(view)) and view.status != "finished":
             keys = await self._keys(spec, view)
             allowed = tuple(
                 {"user": key.user, "fingerprint": key.fingerprint}
@@ -199,20 +199,20 @@ class Reading:
         return m.AccessReply(
             found=True, job=view.job, attempt=view.attempt, org=view.org, run=view.run, project=view.project,
             request=spec.request, actor=spec.actor, status=view.status, host=view.host,
-            incarnation=view.incarnation, offers=spec.job(view.job).pause.any or bool(view.held_for),
+            incarnation=view.incarnation, offers=spec.job(view.job).pause.any or bool(_guests(view)),
             allowed=tuple(allowed), owner=owner,
             barrier=shut.code if shut else "", barrier_text=shut.text if shut else "",
             services=self._policy.services(spec.org, spec.project),
         )  # fmt: skip
 
     async def _keys(self, spec: RunSpec, view: m.JobView) -> list[m.AllowedKey]:
-        """Of those for whom the run offers a session, and of the one for whom a hold has paused this job. Of a job that
-        offers none: of those who would be let in, who are told that."""
-        held_for = (view.held_for,) if view.held_for else ()
-        if held_for and not spec.job(view.job).pause.any:
-            return await self._people.allowed(spec.org, "", held_for, ())
-        session = spec.session
-        return await self._people.allowed(spec.org, spec.actor, (*session.users, *held_for), session.keys)
+        """Of those for whom the run offers a session, of the one for whom a hold has paused this job, and of those who
+        had it paused. Of a job that offers none: of those who would be let in, who are told that."""
+        guests, session = _guests(view), spec.session
+        if guests and not spec.job(view.job).pause.any:
+            keys = session.keys if spec.actor in guests else ()
+            return await self._people.allowed(spec.org, spec.actor if keys else "", guests, keys)
+        return await self._people.allowed(spec.org, spec.actor, (*session.users, *guests), session.keys)
 
     def org(self, name: str) -> OrgView:
         """Limits of an org, and what is in use."""
@@ -277,3 +277,8 @@ class Reading:
             "slots": {"limit": org_limit(state, org), "used": used, "debug": debug},
             "now": await self.now(),
         }
+
+
+def _guests(view: m.JobView) -> tuple[str, ...]:
+    """Whom this job lets in beside those whom its run names."""
+    return (view.held_for, *view.guests) if view.held_for else view.guests

@@ -20,6 +20,7 @@ from pitstop_common.acks import Ack
 from pitstop_common.bucket import Bucket
 from pitstop_common.bus import Bus
 from pitstop_common.errors import PitstopError, Unavailable, WrongLastSequence
+from pitstop_scheduler.forced import guests
 from pitstop_scheduler.model import Job, Run
 from pitstop_scheduler.transitions import HOLDS_SLOT
 from pitstop_scheduler.underway import Underway
@@ -55,7 +56,10 @@ def job_view(job: Job, run: Run, sequence: int) -> m.JobView:
         deadline=job.deadline, deadline_reason=job.deadline_reason, revision=job.revision, queued=job.queued,
         finished=job.finished, earlier=job.earlier,
         hold=job.hold.id if job.hold and job.hold.used else "",
-        held_for=job.hold.user if job.hold and job.hold.used else "", seq=sequence,
+        held_for=job.hold.user if job.hold and job.hold.used else "",
+        pausing=bool(job.forced and job.forced.armed) and job.status not in {"stopping", "finished"},
+        pausing_by=job.forced.by if job.forced else "", pausing_step=job.forced.step if job.forced else 0,
+        guests=guests(job.forced), seq=sequence,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pitstop_common import messages as m
+from pitstop_scheduler.forced import guests
 from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.model import Job
 from pitstop_scheduler.people import People
@@ -38,7 +39,7 @@ class Who:
 
     def _open(self, orgs: set[str]) -> list[Job]:
         living = (job for log in self._logs for job in log.state.living_jobs() if job.status in _ENTERED)
-        open_ = (job for job in living if job.offers or (job.hold is not None and job.hold.used))
+        open_ = (job for job in living if job.offers or (job.hold is not None and job.hold.used) or guests(job.forced))
         return [job for job in open_ if self._org_of(job) in orgs]
 
     def _org_of(self, job: Job) -> str:

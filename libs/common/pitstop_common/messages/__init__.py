@@ -56,11 +56,13 @@ from pitstop_common.messages.facts import (
     JobClaimed,
     JobFinished,
     JobPaused,
+    JobPausing,
     JobResumed,
     OrgConfigured,
     RunAccepted,
     RunCancel,
     RunExtend,
+    RunPause,
     SandboxFailed,
     SandboxLost,
     SandboxReady,
@@ -99,7 +101,7 @@ from pitstop_common.messages.views import (
     UserKey,
     Waiting,
 )
-from pitstop_common.messages.work import HOLD_OVER, Command, Fired, Resume, Start, Stop, Warn
+from pitstop_common.messages.work import HOLD_OVER, Command, Fired, Pause, Resume, Start, Stop, Warn
 
 __all__ = [
     "HOLD_OVER",
@@ -126,6 +128,7 @@ __all__ = [
     "JobClaimed",
     "JobFinished",
     "JobPaused",
+    "JobPausing",
     "JobReport",
     "JobResumed",
     "JobRetried",
@@ -135,6 +138,7 @@ __all__ = [
     "Message",
     "OpenJob",
     "OrgConfigured",
+    "Pause",
     "PauseReason",
     "Person",
     "PoolAsked",
@@ -149,6 +153,7 @@ __all__ = [
     "RunDuplicate",
     "RunExtend",
     "RunFinished",
+    "RunPause",
     "RunQueued",
     "RunRejected",
     "RunStarted",

@@ -64,6 +64,15 @@ class RunExtend(Message, frozen=True, kw_only=True, tag="run.extend"):
     by: str = ""
 
 
+class RunPause(Message, frozen=True, kw_only=True, tag="run.pause"):
+    """Have a job pause when its step in progress ends; `off`: not any more. It holds if `revision` is still current,
+    and the attempt."""
+
+    revision: int
+    by: str = ""
+    off: bool = False
+
+
 class HostFact(Message, frozen=True, kw_only=True, tag=False):
     """A fact of the host that claimed the job. The log ignores it from any other."""
 
@@ -146,9 +155,21 @@ class JobPaused(HostFact, frozen=True, kw_only=True, tag="job.paused"):
     ssh: SshAddress | None = None
     hold: str = ""
     """The hold that it waits for, if it has one and this is its first failure."""
+    revision: int = 0
+    """Of the newest `run.pause` that the host has heard of."""
     so_far: Result = "success"
     """What the job's result would be if it ended now."""
     report: JobReport = JobReport()
+
+
+class JobPausing(HostFact, frozen=True, kw_only=True, tag="job.pausing"):
+    """Somebody has asked for it: the job pauses when this step ends. `revision` of the newest `run.pause` that the host
+    has heard of."""
+
+    step: int
+    name: str
+    by: str = ""
+    revision: int = 0
 
 
 class JobResumed(HostFact, frozen=True, kw_only=True, tag="job.resumed"):
@@ -267,8 +288,8 @@ class OrgConfigured(Message, frozen=True, kw_only=True, tag="org.configured"):
 
 
 Fact = (
-    RunAccepted | RunCancel | RunExtend | JobClaimed | SandboxReady | SandboxFailed | SandboxLost | SandboxRoom
-    | StepStarted | StepFinished | JobPaused | JobResumed | JobFinished | SshConnected | SshActive | SshUsed | SshClosed
-    | SshDenied | SessionExpired | SessionWarned | OrgConfigured | HoldSet | HoldRemove | PoolConfigured | PoolAsked
-    | PoolShared
+    RunAccepted | RunCancel | RunExtend | RunPause | JobClaimed | SandboxReady | SandboxFailed | SandboxLost
+    | SandboxRoom | StepStarted | StepFinished | JobPaused | JobPausing | JobResumed | JobFinished | SshConnected
+    | SshActive | SshUsed | SshClosed | SshDenied | SessionExpired | SessionWarned | OrgConfigured | HoldSet
+    | HoldRemove | PoolConfigured | PoolAsked | PoolShared
 )  # fmt: skip

@@ -72,6 +72,12 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     hold: str = ""
     held_for: str = ""
     """The hold that it was paused for, and whom it waits for."""
+    pausing: bool = False
+    pausing_by: str = ""
+    pausing_step: int = 0
+    """It pauses when its step in progress ends: who asked for that, and which step (0: the host has not said yet)."""
+    guests: tuple[str, ...] = ()
+    """Who may enter since the pause that they asked for."""
     earlier: tuple[str, ...] = ()
     """Why earlier attempts were lost, oldest first."""
     seq: int = 0

@@ -68,7 +68,21 @@ class Warn(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="war
     cause: str = ""
 
 
-Command = Stop | Resume | Warn
+class Pause(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="pause"):
+    """Pause when the step in progress ends, as `by` has asked; `off`: not any more. Of two the one of the higher
+    revision counts."""
+
+    org: str
+    run: str
+    job: str
+    attempt: int
+    revision: int
+    by: str = ""
+    off: bool = False
+    cause: str = ""
+
+
+Command = Stop | Resume | Warn | Pause
 
 
 class Fired(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from pitstop_common.messages import (
     HostFact,
     JobClaimed,
     JobFinished,
+    Pause,
     Result,
     Resume,
     Start,
@@ -107,6 +108,9 @@ class Attempt:
         """Do what the scheduler says. Returns when it is written down, or the attempt is over."""
         await self._begun.wait()
         if self.runner is None:
+            return
+        if isinstance(command, Pause):
+            await self.runner.pause(command)
             return
         if isinstance(command, Warn):
             self._home.people.warn(self.start.job, command.notice)
@@ -208,7 +212,7 @@ async def read_spec(bus: Bus, org: str, run: str) -> RunSpec | None:
     return msgspec.json.decode(msg.data, type=RunSpec)
 
 
-def _closed(command: Command) -> str:
+def _closed(command: Stop | Resume) -> str:
     if isinstance(command, Resume) or command.reason in get_args(ExpiryReason):
         return "expired"
     return "stopped"

@@ -17,7 +17,7 @@ BIN_FOLDER: Final = "/opt/pitstop/bin"
 RCFILE: Final = f"{BIN_FOLDER}/pitstop.bashrc"
 UMASK: Final = 0o022
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-RESERVED: Final = frozenset({"continue", "retry", "skip", "fail", "next"})
+RESERVED: Final = frozenset({"continue", "retry", "skip", "fail", "next", "pause"})
 """Alone as a command of ssh, these are `pitstop-step` itself."""
 FILES: Final = {
     "GITHUB_ENV": "env",

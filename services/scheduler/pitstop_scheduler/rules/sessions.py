@@ -7,7 +7,7 @@ from typing import Final
 from pitstop_common import messages as m
 from pitstop_scheduler import changes as c
 from pitstop_scheduler.deadlines import result_of_expiry
-from pitstop_scheduler.rules import holds
+from pitstop_scheduler.rules import holds, pauses
 from pitstop_scheduler.tick import Stored, Tick, of_claimant, rearm, report
 from pitstop_scheduler.transitions import PAUSED, RESUMED, STOPPED, allowed
 
@@ -23,6 +23,7 @@ def paused(tick: Tick, fact: m.JobPaused, _: Stored) -> None:
     if allowed(job.status, PAUSED):
         tick.emit(c.Paused(job.id, fact.reason, fact.so_far, fact.id))
         holds.failed(tick, job, fact)
+        pauses.paused(tick, job, fact)
         rearm(tick, job.id)
 
 
