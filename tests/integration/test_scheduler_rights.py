@@ -57,6 +57,8 @@ async def test_its_user_may_share_partitions_and_pools(server: EmbeddedServer, t
                     await host.report(m.JobFinished, start, result="success", serial=2)
                 await until(lambda: all_ended(bus, 3))
                 assert (await ask(bus, "org-1", "ls", all=True))["runs"][0]["result"] == "success"
+                (known,) = (await ask(bus, "org-1", "hosts-ls"))["hosts"]
+                assert (await ask(bus, "org-1", "hosts-drain", host=known["host"]))["drained"]
             finally:
                 await host.close()
             assert [checker.wrong for checker in await check_all(bus)] == [[]] * PARTITIONS

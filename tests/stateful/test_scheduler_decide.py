@@ -47,6 +47,9 @@ class World(RuleBasedStateMachine):
         self.uses: Counter[str] = Counter()
         self.serials: dict[tuple[str, int], int] = {}
         self.incarnations = dict.fromkeys(HOSTS, 1)
+        self.words: dict[tuple[str, int], bool] = {}
+        self.heard = dict.fromkeys(HOSTS, (False, 0))
+        """What each host knows of the words on whether to take jobs: the newest, and its serial."""
         self.waiting: list[Stored] = []
         self.commit(c.Defaults(0, 0, 0))
 
@@ -181,8 +184,25 @@ class World(RuleBasedStateMachine):
     def room(self, host: str, capacity: int) -> None:
         self.number += 1
         self.say(m.SandboxRoom(id=f"n{self.number}", time="", org="_", run="_", host=host, pool="default",
-                               incarnation=str(self.incarnations[host]), capacity=capacity,
-                               serial=self.number))  # fmt: skip
+                               incarnation=str(self.incarnations[host]), capacity=capacity, serial=self.number,
+                               drained=self.heard[host][0], drain_serial=self.heard[host][1]))  # fmt: skip
+
+    @precondition(lambda self: self.state.hosts)
+    @rule(data=st.data(), on=st.booleans())
+    def drain(self, data: st.DataObject, on: bool) -> None:
+        """As the API does: the serial after the one that it knows. Of two who do so at once, the first counts."""
+        host = data.draw(st.sampled_from(sorted(self.state.hosts)))
+        serial = self.state.hosts[host].drain_serial + 1
+        self.words.setdefault((host, serial), on)
+        self.say(m.HostDrain(id=f"d{self.sequence}", time="", org="_", run="_", host=host, drain=on, serial=serial))
+
+    @precondition(lambda self: self.state.hosts)
+    @rule(data=st.data(), folder_lost=st.booleans())
+    def hear(self, data: st.DataObject, folder_lost: bool) -> None:
+        """A host reads its commands; or it has forgotten them all."""
+        host = data.draw(st.sampled_from(sorted(self.state.hosts)))
+        known = self.state.hosts[host]
+        self.heard[host] = (False, 0) if folder_lost else (known.drained, known.drain_serial)
 
     @rule(host=st.sampled_from(HOSTS))
     def restart(self, host: str) -> None:
@@ -274,6 +294,13 @@ class World(RuleBasedStateMachine):
     def proved(self) -> None:
         self.checker.sums()
         assert self.checker.wrong == []
+
+    @invariant()
+    def a_host_is_drained_when_the_newest_word_says_so_and_has_no_place_then(self) -> None:
+        for host in self.state.hosts.values():
+            assert host.drained == self.words.get((host.id, host.drain_serial), False)
+            assert host.places == (0 if host.drained else host.capacity)
+        assert self.state.pool("default").capacity == sum(host.places for host in self.state.hosts.values())
 
     @invariant()
     def only_paused_jobs_have_deadlines(self) -> None:

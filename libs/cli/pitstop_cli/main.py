@@ -29,6 +29,7 @@ _VERBS: Final = {
     "cancel": "End a run, a job, or idle sessions.",
     "org": "Limits and roles of an org, and what is in use.",
     "apply": "Set limits, roles and rules of an org from a file.",
+    "hosts": "Sandbox hosts, and which take no new job.",
     "login": "Log in to a system with a token.",
     "logout": "End the login.",
     "token": "Tokens that people log in with.",
@@ -43,7 +44,7 @@ _VERBS: Final = {
 _GROUPS: Final = {
     "Main": ("up", "run", "rerun", "ssh", "exec", "status", "logs", "audit"),
     "Manage": ("login", "logout", "token", "ls", "top", "pause", "extend", "hold", "cancel", "keys", "secrets", "dlq"),
-    "Operate": ("org", "apply", "doctor", "verify", "relay-key", "serve"),
+    "Operate": ("hosts", "org", "apply", "doctor", "verify", "relay-key", "serve"),
 }
 
 

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from pitstop_common.api_audit import AuditReply, AuditRequest
 from pitstop_common.api_holds import HoldList, HoldRemoval, HoldRequest, HoldView
+from pitstop_common.api_hosts import HostDrainRequest, HostList, HostView
 from pitstop_common.api_pauses import PauseRequest, Pausing
 from pitstop_common.api_pools import PoolsApply, PoolsView, PoolView
 from pitstop_common.api_secrets import ContextList, ContextRestrict, ContextView, SecretRemove, SecretSet, SecretsList
@@ -283,6 +284,8 @@ VERBS: Final[dict[str, Verb]] = {
     "org-show": Verb(Nothing, OrgView, "read", "member"),
     "org-apply": Verb(OrgLimits, OrgView, "admin", "org"),
     "pools-apply": Verb(PoolsApply, PoolsView, "admin", "deployment"),
+    "hosts-ls": Verb(Nothing, HostList, "read", "member"),
+    "hosts-drain": Verb(HostDrainRequest, HostView, "admin", "deployment"),
     "keys-add": Verb(KeyAdd, UserKey, "write", "member"),
     "keys-ls": Verb(Nothing, KeyList, "read", "member"),
     "keys-rm": Verb(KeyRemove, Done, "read", "member"),

@@ -177,10 +177,15 @@ def _internal(made: _Document) -> None:
     m = messages
     made.channel("work", subjects.work("{pool}"), [m.Start], "Stored in WORK; each is taken by one host.")
     made.operation("start", "send", "work", [m.Start], "Start an attempt of a job.", "internal")
-    commands: list[_Struct] = [m.Stop, m.Resume, m.Warn]
+    commands: list[_Struct] = [m.Stop, m.Resume, m.Warn, m.Pause, m.Drain]
     made.channel("workOfHost", subjects.work_of_host("{host}"), commands, "Stored in WORK.")
     made.operation(
-        "command", "send", "workOfHost", commands, "End a job or its pause, or warn the people inside.", "internal"
+        "command",
+        "send",
+        "workOfHost",
+        commands,
+        "End a job or its pause, warn the people inside, or take no new job.",
+        "internal",
     )
     for name, address, request, reply, summary in (
         ("svcAccess", subjects.service("access"), m.AccessRequest, m.AccessReply, "Say who may enter a job."),

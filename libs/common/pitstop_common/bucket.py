@@ -16,10 +16,12 @@ _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 
 class Entry(NamedTuple):
-    """A value and its revision. `value` None: the key is deleted."""
+    """A value and its revision. `value` None: the key is deleted. `stored`: when, by the server's clock, seconds since
+    the epoch; only a scan says it."""
 
     value: bytes | None
     revision: int
+    stored: float = 0.0
 
 
 class Newest(NamedTuple):
@@ -105,7 +107,7 @@ class Bucket:
         found: dict[str, Entry] = {}
         for item in await read_all(self._bus, f"KV_{self._name}", self._root + pattern, last_per_subject=True):
             if item.headers.get("KV-Operation") not in {"DEL", "PURGE"} and "Nats-Marker-Reason" not in item.headers:
-                found[item.subject[len(self._root) :]] = Entry(item.data, item.seq)
+                found[item.subject[len(self._root) :]] = Entry(item.data, item.seq, item.stored)
         return found
 
     async def names(self, pattern: str = ">") -> list[str]:

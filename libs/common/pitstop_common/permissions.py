@@ -93,7 +93,7 @@ def _scheduler() -> Rights:
     return Rights(
         publish=(
             *_facts("run.accepted", "run.cancel", "run.extend", "run.pause", "org.configured", "hold.set",
-                    "hold.remove", "pool.configured", "pool.asked", "pool.shared"),
+                    "hold.remove", "host.drain", "pool.configured", "pool.asked", "pool.shared"),
             *_facts(*EVENTS),
             "dec.*", snapshot("*", "*", "*"), spec("*", "*"), work("*"), work_of_host("*"), "timer.*.*.*",
             dead_letter("*", "*"), RUN_REQUESTED, requested_by("*"),
@@ -103,7 +103,8 @@ def _scheduler() -> Rights:
             *(f"$JS.API.STREAM.MSG.DELETE.{name}" for name in (streams.REQ, streams.REQ_ORG)),
             *_get(streams.SPECS, "KV_runs", "KV_keys", "KV_secrets", "KV_owners"),
             *_message(streams.DEC, streams.DLQ, streams.SPECS, "KV_keys"),
-            *_scan(streams.IN, streams.DEC, streams.SNAP, streams.DLQ, "KV_runs", "KV_keys", "KV_secrets"),
+            *_scan(streams.IN, streams.DEC, streams.SNAP, streams.DLQ, "KV_runs", "KV_keys", "KV_secrets",
+                   "KV_hosts"),
             *_consume(streams.REQ, streams.REQ_ORG),
             *_logins(), *_REPLIES,
         ),

@@ -113,6 +113,10 @@ class Pull:
                 await self._ask()
         return taken
 
+    def wake(self) -> None:
+        """Have `next` return at once."""
+        self._arrived.set()
+
     async def hand_back(self) -> None:
         """Stop, as `close`; what has arrived and was not handed out goes back at once, for others to take."""
         if self._sub is not None:

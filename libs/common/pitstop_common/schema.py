@@ -27,6 +27,7 @@ _OTHERS: Final[dict[str, type[msgspec.Struct]]] = {
     "work.start": messages.Start,
     "work.stop": messages.Stop,
     "work.resume": messages.Resume,
+    "work.drain": messages.Drain,
     "timer.fired": messages.Fired,
     "log.chunk": messages.LogChunk,
     "view.run": messages.RunView,

@@ -19,7 +19,7 @@ FACTS: Final = (
     "sandbox.ready", "sandbox.failed", "sandbox.lost", "sandbox.room",
     "ssh.connected", "ssh.active", "ssh.used", "ssh.closed", "ssh.denied",
     "session.expired", "session.warned",
-    "org.configured", "hold.set", "hold.remove",
+    "org.configured", "hold.set", "hold.remove", "host.drain",
     "pool.configured", "pool.asked", "pool.shared",
 )  # fmt: skip
 """What the scheduler's log takes in. Written by intake, hosts, relays and the janitor."""

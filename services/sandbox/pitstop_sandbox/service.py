@@ -27,6 +27,7 @@ from pitstop_sandbox.claims import Claims, Folders, key_of
 from pitstop_sandbox.config import SandboxConfig, host_id, next_incarnation, only_one, ssh_address
 from pitstop_sandbox.hosting.attempts import Home
 from pitstop_sandbox.hosting.commands import Commands
+from pitstop_sandbox.hosting.drained import Drained
 from pitstop_sandbox.hosting.leftovers import Leftovers
 from pitstop_sandbox.hosting.metrics import HostMetrics
 from pitstop_sandbox.hosting.presence import Presence
@@ -105,9 +106,10 @@ class Host:
             secrets=Fetching(scheduler, key, self.id, self.incarnation),
         )  # fmt: skip
         claims = Claims(bus, self.id, self.incarnation)
-        self._presence = Presence(bus, config, self.id, self.incarnation, self._table, self._metrics, backend.alive)
+        self._presence = Presence(bus, config, self.id, self.incarnation, backend.name, self._table, self._metrics,
+                                  backend.alive)  # fmt: skip
         self._starts = Starts(self._home, self._table, claims, config.pool, group)
-        self._commands = Commands(self._home, self._table, claims, group)
+        self._commands = Commands(self._home, self._table, claims, group, self._told)
         self._leftovers = Leftovers(self._home, self._table, self._starts, backend, config.dir)
         self._loops: list[asyncio.Task[None]] = []
 
@@ -125,7 +127,7 @@ class Host:
 
     async def stop(self) -> None:
         """Hand back, tell people, and end or leave the jobs. Within STOP_DEADLINE."""
-        self._presence.drain()
+        self._presence.stop()
         heart, *loops = self._loops
         await cancelled(loops)
         async with asyncio.TaskGroup() as group:
@@ -194,6 +196,10 @@ class Host:
                 notice=notice,
             )  # fmt: skip
             self._group.create_task(attempt.command(stop))
+
+    def _told(self, drained: Drained) -> None:
+        self._presence.told(drained)
+        self._starts.look()
 
     async def _sweep(self, msg: Msg) -> None:
         self._group.create_task(alone(self._answer_sweep(msg)))

@@ -29,6 +29,7 @@ from pitstop_common.pull import rfc3339
 from pitstop_common.telemetry import trace_of
 from pitstop_scheduler.api_audit import Audit
 from pitstop_scheduler.api_holds import Holds
+from pitstop_scheduler.api_hosts import Hosts
 from pitstop_scheduler.api_letters import Letters
 from pitstop_scheduler.api_logs import Output
 from pitstop_scheduler.api_orgs import Orgs
@@ -88,11 +89,13 @@ class Api:
     async def serve(self, service: Service) -> None:
         """Register the endpoints."""
         letters = Letters(self._bus)
+        hosts = Hosts(self._bus, self._logs, self._teller, self._reading, self._policy)
         verbs = {
             "run": self._run, "rerun": self._rerun, "status": self._status, "ls": self._ls, "cancel": self._cancel,
             "keys-add": self._keys_add, "keys-ls": self._keys_ls, "keys-rm": self._keys_rm,
             "extend": self._sessions.extend, "org-show": self._orgs.show, "org-apply": self._orgs.apply,
             "pools-apply": self._pools.apply, "pause": self._pauses.ask,
+            "hosts-ls": hosts.ls, "hosts-drain": hosts.drain,
             "secrets-set": self._secrets.set, "secrets-ls": self._secrets.ls, "secrets-rm": self._secrets.rm,
             "secrets-restrict": self._secrets.restrict, "login": self._tokens.login,
             "token-create": self._tokens.create, "token-ls": self._tokens.list, "token-revoke": self._tokens.revoke,

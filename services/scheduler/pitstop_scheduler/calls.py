@@ -37,7 +37,9 @@ class Caller(msgspec.Struct, frozen=True):
     actor: str
 
 
-Asked = m.RunCancel | m.RunExtend | m.RunPause | m.OrgConfigured | m.PoolConfigured | m.HoldSet | m.HoldRemove
+Asked = (
+    m.RunCancel | m.RunExtend | m.RunPause | m.OrgConfigured | m.PoolConfigured | m.HoldSet | m.HoldRemove | m.HostDrain
+)
 """Facts that say what a person wants."""
 _AT_ONCE: Final = 2000
 """Answers that wait, in one scheduler."""

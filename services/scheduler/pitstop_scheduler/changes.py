@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from pitstop_common.messages import ExpiryReason, PauseReason, Result
+from pitstop_scheduler.changes_of_hosts import Drained as Drained
 from pitstop_scheduler.changes_of_hosts import HostLost as HostLost
 from pitstop_scheduler.changes_of_hosts import Room as Room
 from pitstop_scheduler.changes_of_orgs import Defaults as Defaults
@@ -246,7 +247,7 @@ AnyChange = (
     Queued | Duplicate | Granted | Claimed | Ready | Paused | Resumed | Entered | Left | Active | Deadline | Warned
     | Extended | Pressed | Stopped | Continued | Retried | Ended | Stray | RunEnded | Reported | Room | HostLost
     | Limits | Defaults | HoldSet | HoldRemoved | HoldUsed | PoolLimit | Asked | Shared | Demand
-    | Leased | PauseAsked | PauseHeard | PauseTaken
+    | Leased | PauseAsked | PauseHeard | PauseTaken | Drained
 )  # fmt: skip
 
 

@@ -14,6 +14,8 @@ class Room(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="h")
     capacity: int
     serial: int
     labels: tuple[str, ...] = ()
+    knows: int = 0
+    """The serial of the newest `host.drain` that it has heard of."""
 
 
 class HostLost(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="z"):
@@ -21,3 +23,13 @@ class HostLost(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag=
 
     host: str
     incarnation: str
+
+
+class Drained(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="hd"):
+    """A host is to take no new job, or jobs again. `tell`: it does not know yet."""
+
+    host: str
+    on: bool
+    serial: int
+    by: str
+    tell: bool = True

@@ -70,5 +70,5 @@ _HANDLERS: Final[dict[type[Any], Callable[[Tick, Any, Stored], None]]] = {
     m.SshClosed: sessions.closed, m.SessionExpired: sessions.expired, m.SessionWarned: sessions.warned,
     m.RunExtend: runs.extend, m.OrgConfigured: runs.configured,
     m.RunPause: pauses.asked, m.JobPausing: pauses.heard, m.HoldSet: holds.set_, m.HoldRemove: holds.remove,
-    m.PoolConfigured: pools.configured, m.PoolAsked: pools.asked, m.PoolShared: pools.shared,
+    m.HostDrain: hosts.drain, m.PoolConfigured: pools.configured, m.PoolAsked: pools.asked, m.PoolShared: pools.shared,
 }  # fmt: skip

@@ -16,47 +16,20 @@ from pitstop_common import subjects
 from pitstop_common.pull import rfc3339
 from pitstop_common.telemetry import headers
 from pitstop_scheduler import changes as c
+from pitstop_scheduler.effect_kinds import Disarm as Disarm
+from pitstop_scheduler.effect_kinds import Effect as Effect
+from pitstop_scheduler.effect_kinds import Publish as Publish
+from pitstop_scheduler.effect_kinds import ReportView as ReportView
+from pitstop_scheduler.effect_kinds import View as View
 from pitstop_scheduler.model import Job, Run, State
 from pitstop_scheduler.rooms import fact_for
 from pitstop_scheduler.words import farewell, resumption, warning
-
-
-class Publish(NamedTuple):
-    """A message to store. `arms`: it is the timer of this job's deadline of that revision."""
-
-    subject: str
-    data: bytes
-    headers: dict[str, str]
-    arms: tuple[str, int] | None = None
-
-
-class Disarm(NamedTuple):
-    """A timer to purge."""
-
-    subject: str
-
-
-class View(NamedTuple):
-    """A read model to write anew: of a run, or of one of its jobs."""
-
-    run: str
-    job: str
-
-
-class ReportView(NamedTuple):
-    """The newest report of a job, to be kept."""
-
-    run: str
-    view: m.ReportView
-
 
 _FIRED_KEPT: Final = "48h"
 """How long a deadline that is due waits for a janitor."""
 
 _OVER: Final = frozenset({"stopping", "finished"})
 """No deadline comes any more."""
-
-Effect = Publish | Disarm | View | ReportView
 
 
 class _Scope(NamedTuple):
@@ -261,8 +234,14 @@ def _stray(scope: _Scope, change: c.Stray) -> Iterator[Effect]:
     yield _command(scope, change.host, stop, "")
 
 
-def _command(scope: _Scope, host: str, command: m.Command, trace: str) -> Publish:
+def _command(scope: _Scope, host: str, command: m.HostCommand, trace: str) -> Publish:
     return Publish(subjects.work_of_host(host), m.encode(command), headers(f"{scope.prefix}.command", trace))
+
+
+def _drained(scope: _Scope, change: c.Drained) -> Iterator[Effect]:
+    host = scope.state.host(change.host)
+    if change.tell and host is not None and host.drain_serial == change.serial:
+        yield _command(scope, change.host, m.Drain(on=change.on, serial=change.serial), "")
 
 
 def _run_ended(scope: _Scope, change: c.RunEnded) -> Iterator[Effect]:
@@ -297,5 +276,5 @@ _HANDLERS: dict[type[Any], Callable[[_Scope, Any], Iterator[Effect]]] = {
     c.Deadline: _deadline, c.Warned: _warned, c.Extended: _extended, c.Stopped: _stopped, c.Continued: _continued,
     c.Stray: _stray, c.Retried: _retried, c.Ended: _job_view, c.RunEnded: _run_ended, c.Reported: _reported,
     c.HoldUsed: _job_view, c.PauseAsked: _pausing, c.PauseHeard: _job_view, c.PauseTaken: _job_view,
-    c.Asked: _of_pool, c.Leased: _of_pool,
+    c.Asked: _of_pool, c.Leased: _of_pool, c.Drained: _drained,
 }  # fmt: skip

@@ -16,6 +16,8 @@ from pitstop_scheduler.turns import Place, turn_at
 
 _LOOK_AHEAD: Final = 1000
 """How many jobs of one org that cannot run now are passed over in one tick."""
+_SHOWN: Final = 5
+"""Hosts that are named where many may be meant."""
 
 
 def org_limit(state: State, org: str) -> int:
@@ -46,7 +48,8 @@ def reason_to_wait(state: State, job: Job) -> str:
     limit = project_limit(state, run.org, run.project)
     if limit and org.used_by_project.get(run.project, 0) >= limit:
         return _all_used(limit, f"project {run.project}")
-    return _pool_reason(state, job.pool)
+    reason = _pool_reason(state, job.pool)
+    return reason + _drained(state, job.pool) if reason == _nobody_up(job.pool) else reason
 
 
 def _pool_reason(state: State, name: str) -> str:
@@ -55,10 +58,19 @@ def _pool_reason(state: State, name: str) -> str:
     if limit and pool.slots >= limit:
         return _all_used(limit, f"pool {name}")
     if pool.capacity <= 0:
-        return f"no sandbox host of pool {name} is up"
+        return _nobody_up(name)
     if pool.room >= places(state, name):
         return _no_room(state, name)
     return ""
+
+
+def _nobody_up(name: str) -> str:
+    return f"no sandbox host of pool {name} is up"
+
+
+def _drained(state: State, name: str) -> str:
+    found = sorted(host.id for host in state.all_hosts() if host.pool == name and host.drained)
+    return f" (drained: {', '.join(found[:_SHOWN])}{', …' * (len(found) > _SHOWN)})" if found else ""
 
 
 def _no_room(state: State, name: str) -> str:

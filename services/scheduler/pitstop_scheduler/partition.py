@@ -22,6 +22,7 @@ from pitstop_common.limits import OWNER_TTL
 from pitstop_common.messages import (
     HoldRemove,
     HoldSet,
+    HostDrain,
     OrgConfigured,
     PoolConfigured,
     RunAccepted,
@@ -52,7 +53,9 @@ _LOOK: Final = 0.25
 _REST: Final = 0.1
 """Seconds for which a standby lets records come together; who waits for one does not wait for this."""
 _FACTS_A_TICK: Final = 1000
-_ASKED: Final = (RunAccepted, RunCancel, RunExtend, RunPause, OrgConfigured, PoolConfigured, HoldSet, HoldRemove)
+_ASKED: Final = (
+    RunAccepted, RunCancel, RunExtend, RunPause, OrgConfigured, PoolConfigured, HoldSet, HoldRemove, HostDrain,
+)  # fmt: skip
 """Facts whose author waits to hear that they were decided on, even if nothing came of them."""
 _TICK: Final = 0.005
 """Seconds between two ticks at the least: under load facts are decided on by the dozen; an idle owner does not wait."""

@@ -42,7 +42,7 @@ def labels_of_pools(hosts: Iterable[Host]) -> dict[str, tuple[frozenset[str], in
         by_pool.setdefault(host.pool, []).append(host)
     found = {DEFAULT_POOL: (_OF_ALL, 0)}
     for pool, all_of_it in sorted(by_pool.items()):
-        up = [host for host in all_of_it if host.capacity > 0]
+        up = [host for host in all_of_it if host.places > 0]
         labels = [frozenset(host.labels) for host in up or all_of_it]
         found[pool] = (frozenset.intersection(*labels), len(up))
     return found

@@ -90,7 +90,7 @@ from pitstop_common.messages.parts import (
     StepReport,
     UseKind,
 )
-from pitstop_common.messages.pools import PoolAsked, PoolConfigured, PoolShared
+from pitstop_common.messages.pools import HostDrain, PoolAsked, PoolConfigured, PoolShared
 from pitstop_common.messages.views import (
     Claim,
     Heartbeat,
@@ -101,7 +101,18 @@ from pitstop_common.messages.views import (
     UserKey,
     Waiting,
 )
-from pitstop_common.messages.work import HOLD_OVER, Command, Fired, Pause, Resume, Start, Stop, Warn
+from pitstop_common.messages.work import (
+    HOLD_OVER,
+    Command,
+    Drain,
+    Fired,
+    HostCommand,
+    Pause,
+    Resume,
+    Start,
+    Stop,
+    Warn,
+)
 
 __all__ = [
     "HOLD_OVER",
@@ -115,6 +126,7 @@ __all__ = [
     "Command",
     "DialReply",
     "DialRequest",
+    "Drain",
     "Event",
     "ExpiryReason",
     "Fact",
@@ -124,6 +136,8 @@ __all__ = [
     "Heartbeat",
     "HoldRemove",
     "HoldSet",
+    "HostCommand",
+    "HostDrain",
     "HostFact",
     "JobClaimed",
     "JobFinished",

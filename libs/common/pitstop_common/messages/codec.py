@@ -9,7 +9,7 @@ from pitstop_common.messages.facts import Fact
 from pitstop_common.messages.logs import LogChunk
 from pitstop_common.messages.parts import JobReport
 from pitstop_common.messages.views import JobView, ReportView, RerunView, RunView
-from pitstop_common.messages.work import Command, Start
+from pitstop_common.messages.work import HostCommand, Start
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -20,7 +20,7 @@ def encode(message: msgspec.Struct) -> bytes:
 _encoder = msgspec.json.Encoder()
 decode_fact = msgspec.json.Decoder(Fact).decode
 decode_event = msgspec.json.Decoder(Event).decode
-decode_command = msgspec.json.Decoder(Command).decode
+decode_command = msgspec.json.Decoder(HostCommand).decode
 decode_start = msgspec.json.Decoder(Start).decode
 decode_chunk = msgspec.json.Decoder(LogChunk).decode
 decode_report = msgspec.json.Decoder(JobReport).decode

@@ -17,7 +17,7 @@ from pitstop_common.messages.parts import (
     SshAddress,
     UseKind,
 )
-from pitstop_common.messages.pools import PoolAsked, PoolConfigured, PoolShared
+from pitstop_common.messages.pools import HostDrain, PoolAsked, PoolConfigured, PoolShared
 from pitstop_common.roles import ProjectRules, Role
 
 
@@ -123,6 +123,9 @@ class SandboxRoom(Message, frozen=True, kw_only=True, tag="sandbox.room"):
     capacity: int
     serial: int = 0
     labels: tuple[str, ...] = ()
+    drained: bool = False
+    """It takes no new job because it was told so, by the `host.drain` of this serial (0: by none yet)."""
+    drain_serial: int = 0
 
 
 class StepStarted(HostFact, frozen=True, kw_only=True, tag="step.started"):
@@ -291,5 +294,5 @@ Fact = (
     RunAccepted | RunCancel | RunExtend | RunPause | JobClaimed | SandboxReady | SandboxFailed | SandboxLost
     | SandboxRoom | StepStarted | StepFinished | JobPaused | JobPausing | JobResumed | JobFinished | SshConnected
     | SshActive | SshUsed | SshClosed | SshDenied | SessionExpired | SessionWarned | OrgConfigured | HoldSet
-    | HoldRemove | PoolConfigured | PoolAsked | PoolShared
+    | HoldRemove | PoolConfigured | PoolAsked | PoolShared | HostDrain
 )  # fmt: skip

@@ -1,8 +1,18 @@
-"""Facts about pools: their limits, and how partitions of the log share their places."""
+"""Facts about hosts and pools: which hosts take no new jobs, limits, and how partitions of the log share places."""
 
 from __future__ import annotations
 
 from pitstop_common.messages.parts import Message
+
+
+class HostDrain(Message, frozen=True, kw_only=True, tag="host.drain"):
+    """A host is to take no new job (`drain`), or to take jobs again. What runs there goes on. `serial` counts up from 1
+    for each host. `org` and `run` are `_`."""
+
+    host: str
+    drain: bool
+    serial: int
+    by: str = ""
 
 
 class PoolConfigured(Message, frozen=True, kw_only=True, tag="pool.configured"):

@@ -100,6 +100,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     incarnation: str
     pool: str
     capacity: int
+    """Jobs at once, when it takes some."""
     beat: int
     """Counts up; an observer needs no clock of the host."""
     jobs: tuple[tuple[str, int], ...] = ()
@@ -107,6 +108,10 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     leftovers: tuple[tuple[Literal["sandbox", "folder"], str], ...] = ()
     """What lies or lives there besides: kind and key, as the host's own last look found it."""
     draining: bool = False
+    """It takes no new job now."""
+    labels: tuple[str, ...] = ()
+    backend: str = ""
+    version: str = ""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):

@@ -82,7 +82,16 @@ class Pause(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="pa
     cause: str = ""
 
 
+class Drain(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="drain"):
+    """Take no new job, or (`on` false) take jobs again. One of an older `serial` than the host knows means nothing."""
+
+    on: bool
+    serial: int
+
+
 Command = Stop | Resume | Warn | Pause
+"""About a job."""
+HostCommand = Command | Drain
 
 
 class Fired(msgspec.Struct, frozen=True, kw_only=True):

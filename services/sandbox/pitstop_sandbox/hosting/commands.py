@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from pitstop_common.messages import Command, Start, Stop, decode_command
+from pitstop_common.messages import Command, Drain, Start, Stop, decode_command
 from pitstop_common.pull import Delivery, Pull
 from pitstop_common.streams import WORK, host_consumer
 from pitstop_sandbox.claims import Claims, key_of
 from pitstop_sandbox.hosting.attempts import Home, claimed, finished
+from pitstop_sandbox.hosting.drained import Drained
 from pitstop_sandbox.hosting.metrics import Outcome
 from pitstop_sandbox.hosting.starts import end_lost
 from pitstop_sandbox.hosting.table import Table
@@ -28,8 +30,11 @@ _LATER: Final = 2.0
 class Commands:
     """Commands of different jobs do not wait for each other."""
 
-    def __init__(self, home: Home, table: Table, claims: Claims, group: asyncio.TaskGroup) -> None:
-        self._home, self._table, self._claims, self._group = home, table, claims, group
+    def __init__(
+        self, home: Home, table: Table, claims: Claims, group: asyncio.TaskGroup, drained: Callable[[Drained], None]
+    ) -> None:
+        """`drained` hears whether to take jobs, and returns when that is on disk."""
+        self._home, self._table, self._claims, self._group, self._drained = home, table, claims, group, drained
         self._pull = Pull(home.bus, WORK, host_consumer(home.host), batch=_BATCH)
         self._doing: dict[int, asyncio.Task[None]] = {}
 
@@ -62,6 +67,10 @@ class Commands:
         except msgspec.MsgspecError as error:
             outcome.name = "term"
             await delivery.term(f"not a command: {error}")
+            return
+        if isinstance(command, Drain):
+            self._drained(Drained(command.on, command.serial))
+            await delivery.ack()
             return
         key = key_of(command.job, command.attempt)
         attempt = self._table.get(key)

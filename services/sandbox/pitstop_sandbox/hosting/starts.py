@@ -66,9 +66,15 @@ class Starts:
     async def pull(self) -> None:
         """Take starts as long as there is room. Ends only by cancellation."""
         while True:
+            if self._table.closed:  # what is asked for would be given, and handed back, again and again
+                await self._pull.hand_back()
             await self._table.until_free()
             for delivery in await self._pull.next(room=self._table.free):
                 self._accept(delivery)
+
+    def look(self) -> None:
+        """There is room, or none any more: ask accordingly, now."""
+        self._pull.wake()
 
     async def stop(self, within: float) -> None:
         """Hand back what is not claimed. A claim on its way gets `within` seconds to be settled."""

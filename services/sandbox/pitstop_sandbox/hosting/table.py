@@ -22,12 +22,23 @@ class Table:
         self._attempts: dict[str, Attempt] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._changed = asyncio.Event()
+        self._closed = False
         self.leftovers: tuple[tuple[Literal["sandbox", "folder"], str], ...] = ()
         """What is on this host besides, and could not be removed yet: kind and key."""
 
     def free(self) -> int:
         """How many more attempts there is room for."""
-        return max(0, self._capacity - len(self._attempts))
+        return 0 if self._closed else max(0, self._capacity - len(self._attempts))
+
+    @property
+    def closed(self) -> bool:
+        """Nothing new is taken."""
+        return self._closed
+
+    def close(self, closed: bool) -> None:
+        """Take nothing new from now on, or take it again. What is there goes on."""
+        self._closed = closed
+        self._changed.set()
 
     async def until_free(self) -> None:
         """Returns when there is room."""

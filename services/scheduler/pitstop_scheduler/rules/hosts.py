@@ -74,7 +74,7 @@ def _may_be_retried(tick: Tick, job: Job) -> bool:
 
 def lost(tick: Tick, fact: m.SandboxLost, _: Stored) -> None:
     host = tick.draft.host(fact.host)
-    if not fact.job and host is not None and host.incarnation == fact.incarnation and host.capacity:
+    if not fact.job and host is not None and host.incarnation == fact.incarnation and not host.lost:
         tick.emit(c.HostLost(host.id, host.incarnation))
     for job in tuple(tick.draft.living_jobs()):
         named = (fact.job, fact.attempt) == (job.id, job.attempt)
@@ -88,7 +88,22 @@ def room(tick: Tick, fact: m.SandboxRoom, _: Stored) -> None:
     host = tick.draft.host(fact.host)
     if host is not None and (fact.incarnation, fact.serial) <= (host.incarnation, host.serial):
         return
-    tick.emit(c.Room(fact.host, fact.incarnation, fact.pool, fact.capacity, fact.serial, fact.labels))
+    tick.emit(
+        c.Room(fact.host, fact.incarnation, fact.pool, fact.capacity, fact.serial, fact.labels, fact.drain_serial)
+    )
+    known = tick.draft.host(fact.host)
+    assert known is not None
+    if fact.drain_serial < known.drain_serial:  # it was away, or has lost its folder
+        tick.emit(c.Drained(known.id, known.drained, known.drain_serial, known.drained_by))
+    elif fact.drain_serial > known.drain_serial:  # another partition has told it, or the log was begun anew
+        tick.emit(c.Drained(known.id, fact.drained, fact.drain_serial, known.drained_by, tell=False))
+
+
+def drain(tick: Tick, fact: m.HostDrain, _: Stored) -> None:
+    """One whose serial is not the next says what is known, or what nobody who knew the last word has asked."""
+    host = tick.draft.host(fact.host)
+    if host is not None and fact.serial > host.drain_serial:
+        tick.emit(c.Drained(host.id, fact.drain, fact.serial, fact.by))
 
 
 def step_finished(tick: Tick, fact: m.StepFinished, _: Stored) -> None:
