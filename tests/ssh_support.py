@@ -31,7 +31,16 @@ from prometheus_client import CollectorRegistry
 from tests.patience import PATIENCE
 
 from pitstop_common.errors import Unavailable
-from pitstop_common.messages import AccessReply, AllowedKey, DialReply, DialRequest, SshDenied, WhoReply
+from pitstop_common.messages import (
+    AccessReply,
+    AllowedKey,
+    DialReply,
+    DialRequest,
+    Entrant,
+    KnownToken,
+    SshDenied,
+    WhoReply,
+)
 from pitstop_common.roles import Services
 from pitstop_common.userauth import fingerprint
 from pitstop_relay.config import RelayConfig
@@ -263,18 +272,19 @@ class Access:
     asked: list[str] = field(default_factory=list)
     away: bool = False
     known: dict[str, WhoReply] = field(default_factory=dict)
+    tokens: dict[str, KnownToken] = field(default_factory=dict)
 
     async def who(self, fingerprint: str) -> WhoReply:
         if self.away:
             raise Unavailable("nobody answers on svc.who")
         return self.known.get(fingerprint, WhoReply())
 
-    async def access(self, job: str, fingerprint: str = "") -> AccessReply:
+    async def access(self, job: str, fingerprint: str = "", *, token: str = "") -> AccessReply:
         self.asked.append(job)
         if self.away:
             raise Unavailable("nobody answers on svc.access")
         reply = self.replies.get(job, AccessReply(found=False))
-        return msgspec.structs.replace(reply, owner=self.owners.get(fingerprint, ""))
+        return msgspec.structs.replace(reply, owner=self.owners.get(fingerprint, ""), token=self.tokens.get(token))
 
 
 @dataclass
@@ -351,7 +361,7 @@ async def world(
     access = Access(
         {JOB: AccessReply(found=True, job=JOB, attempt=1, org="acme", run=JOB[:12], actor="ada", status="paused",
                           host=HOST, offers=True, project="web", allowed=(allowed("ada", ada),),
-                          services=services or Services())}
+                          services=services or Services(), people=(Entrant(user="ada"),))}
     )  # fmt: skip
     job = SandboxJob(JOB, folder, sandbox) if sandbox else LocalJob(JOB, folder)
     host = SshHost(

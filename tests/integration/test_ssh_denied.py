@@ -236,8 +236,10 @@ async def test_before_a_signature_every_key_and_every_name_look_the_same(ssh: Wo
 
 
 @in_world()
-async def test_passwords_are_not_offered(ssh: World) -> None:
+async def test_a_password_is_asked_for_only_where_no_key_was_refused(ssh: World) -> None:
     _status, _out, err = await ssh.ssh("true", options=["-o", "PreferredAuthentications=password"])
+    assert err.decode().strip().endswith("Permission denied (publickey,password).")
+    _status, _out, err = await ssh.ssh("true", key="stranger")
     assert err.decode().strip().endswith("Permission denied (publickey).")
 
 

@@ -61,7 +61,7 @@ async def service(tmp_path: Path, nats_server: EmbeddedServer, bus: Bus) -> Asyn
 
     async def answer(msg: Msg) -> None:
         asked = msgspec.json.decode(msg.data, type=AccessRequest)
-        await msg.respond(encode(await access.access(asked.job, asked.fingerprint)))
+        await msg.respond(encode(await access.access(asked.job, asked.fingerprint, token=asked.token)))
 
     async def dial(msg: Msg) -> None:
         await msg.respond(encode(await host.dial(msgspec.json.decode(msg.data, type=DialRequest))))

@@ -20,6 +20,7 @@ from pitstop_common.messages import AccessReply, AllowedKey
 from pitstop_sandbox.grant import Granted, Refused, check, proof_fault
 
 JOB = "abcdefghijkl-1"
+NOW = 1_700_000_000.0
 KEYS = {
     kind: asyncssh.generate_private_key(kind) for kind in ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp521")
 }
@@ -48,12 +49,12 @@ def reply(key: asyncssh.SSHKey, **changed: object) -> AccessReply:
 @pytest.mark.parametrize("kind", list(KEYS))
 def test_each_kind_of_key(kind: str) -> None:
     key = KEYS[kind]
-    assert check(login(key, kind), reply(key), "h") == Granted("ada", userauth.fingerprint(key.public_data))
+    assert check(login(key, kind), reply(key), "h", NOW) == Granted("ada", userauth.fingerprint(key.public_data))
 
 
 @pytest.mark.parametrize("algorithm", ["rsa-sha2-256", "rsa-sha2-512"])
 def test_rsa_with_sha2(algorithm: str) -> None:
-    assert isinstance(check(login(RSA, algorithm), reply(RSA), "h"), Granted)
+    assert isinstance(check(login(RSA, algorithm), reply(RSA), "h", NOW), Granted)
 
 
 def test_rsa_with_sha1_is_not_accepted_however_it_is_named() -> None:
@@ -92,7 +93,7 @@ def test_a_security_key_counts_only_when_it_was_touched() -> None:
     ],
 )
 def test_the_hosts_own_answer_counts(changed: dict[str, object], reason: str) -> None:
-    verdict = check(GOOD, reply(KEYS["ssh-ed25519"], **changed), "h")
+    verdict = check(GOOD, reply(KEYS["ssh-ed25519"], **changed), "h", NOW)
     assert isinstance(verdict, Refused)
     assert verdict.reason == reason
 

@@ -22,6 +22,11 @@ _PUT_OFF: Final = 0.04
 class _Nobody:
     """A guest who is not let in."""
 
+    takes_passwords = True
+
+    async def password(self, job: str, password: str) -> bool:
+        return False
+
     async def signed(self, _message: bytes, _signature: bytes, _key: bytes) -> bool:
         return False
 

@@ -17,7 +17,8 @@ from pitstop_common.errors import ConfigError
 from pitstop_common.userauth import ACCEPTED
 from pitstop_relay import host_keys, identity, transport
 from pitstop_relay.host_keys import HostKeys
-from pitstop_relay.transport import Transport, acceptable, options
+from pitstop_relay.proofs import acceptable
+from pitstop_relay.transport import Transport, options
 
 
 def test_the_version_is_the_one_that_was_read() -> None:
@@ -32,6 +33,9 @@ def test_the_version_is_the_one_that_was_read() -> None:
         ("validate_public_key", ["self", "username", "key_data", "msg", "signature"]),
         ("send_userauth_failure", ["self", "partial_success"]),
         ("public_key_auth_supported", ["self"]),
+        ("validate_password", ["self", "username", "password"]),
+        ("change_password", ["self", "username", "old_password", "new_password"]),
+        ("password_auth_supported", ["self"]),
         ("reload_config", ["self"]),
         ("connection_made", ["self", "transport"]),
         ("pause_writing", ["self"]),

@@ -18,10 +18,14 @@ from pitstop_common.api_pools import PoolLimits, PoolsApply
 from pitstop_common.faults import Faults, Path, TooManyFaults, pointer, shown
 from pitstop_common.messages import Fault
 from pitstop_common.roles import SERVICES
+from pitstop_common.ssh_policy import OrgSsh, Revoked
+from pitstop_common.ssh_policy import faults as ssh_faults
 from pitstop_common.validation import check_struct
 
 _DURATIONS: Final = ("pressure", "max_duration", "longest_session")
-_KEYS: Final = ("org", "slots", "weight", *_DURATIONS, "roles", "projects", "pools")
+_KEYS: Final = ("org", "slots", "weight", *_DURATIONS, "roles", "projects", "pools", "ssh")
+_SSH_KEYS: Final = OrgSsh.__struct_fields__
+_REVOKED_KEYS: Final = Revoked.__struct_fields__
 _POOL_KEYS: Final = ("slots",)
 _RULES: Final = ("ssh", "ssh_role", *SERVICES, "roles")
 _PROJECT_KEYS: Final = ("slots", *_RULES)
@@ -101,7 +105,10 @@ def _check_org(found: dict[str, Any], faults: Faults) -> None:
 
 def _body(found: dict[str, Any], faults: Faults) -> dict[str, Any]:
     """The limits as the API takes them, as far as they can be told."""
-    body: dict[str, Any] = {key: found[key] for key in ("slots", "weight", "roles") if key in found}
+    body: dict[str, Any] = {key: found[key] for key in ("slots", "weight", "roles", "ssh") if key in found}
+    for table, known in (("ssh", _SSH_KEYS), ("revoked", _REVOKED_KEYS)):
+        said = found.get("ssh") if table == "ssh" else dict(found.get("ssh") or {}).get("revoked")
+        _check_keys(said if isinstance(said, dict) else (), known, faults, ("ssh", table)[: 1 + (table != "ssh")])
     tables = dict(_projects(found.get("projects", {}), faults))
     body["projects"] = {name: table["slots"] for name, table in tables.items() if "slots" in table}
     rules = {name: {key: table[key] for key in _RULES if key in table} for name, table in tables.items()}
@@ -129,6 +136,9 @@ def _check_values(body: dict[str, Any], faults: Faults) -> dict[str, Any]:
         if keys[0] == "projects" and len(keys) == 2:
             keys = (*keys, "slots")
         faults.add(("projects", *keys[1:]) if keys[0] == "rules" else keys, fault.message)
+    if not wrong:
+        for path, text in ssh_faults(msgspec.convert(sound.get("ssh", {}), OrgSsh)):
+            faults.add(("ssh", *path), text)
     return sound
 
 

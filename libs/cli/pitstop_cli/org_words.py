@@ -13,6 +13,7 @@ from pitstop_cli.words import span
 from pitstop_common.api import OrgLimits, OrgView
 from pitstop_common.api_pools import PoolLimits, PoolView
 from pitstop_common.roles import SERVICES, ProjectRules, Role
+from pitstop_common.ssh_policy import OrgSsh, Revoked
 
 _SERVICES = tuple(f".{service}" for service in SERVICES)
 
@@ -37,6 +38,7 @@ def differences(view: OrgView, wanted: OrgLimits) -> list[Difference]:
     for name in sorted({*view.projects, *wanted.projects}):
         found.append(Difference(f"projects.{name}.slots", view.projects.get(name), wanted.projects.get(name)))
     found += _roles("roles", view.roles, wanted.roles)
+    found += _ssh(view.ssh, wanted.ssh)
     for name in sorted({*view.rules, *wanted.rules}):
         old, new = view.rules.get(name, ProjectRules()), wanted.rules.get(name, ProjectRules())
         found.append(Difference(f"projects.{name}.ssh", _yes(old.ssh), _yes(new.ssh)))
@@ -63,6 +65,20 @@ def _roles(table: str, old: Mapping[str, Role] | None, new: Mapping[str, Role] |
         yield Difference(table, None if old is None else "a table", None if new is None else "a table")
     for user in sorted({*(old or {}), *(new or {})}):
         yield Difference(f"{table}.{user}", (old or {}).get(user), (new or {}).get(user))
+
+
+def _ssh(old: OrgSsh, new: OrgSsh) -> Iterator[Difference]:
+    for key in ("keys_url", "keys_token"):
+        yield Difference(f"ssh.{key}", getattr(old, key) or None, getattr(new, key) or None)
+    for key, olds, news in (
+        ("user_ca", old.user_ca, new.user_ca),
+        *((f"revoked.{of}", getattr(old.revoked, of), getattr(new.revoked, of)) for of in Revoked.__struct_fields__),
+    ):
+        for one in dict.fromkeys(map(str, [*olds, *news])):
+            known = [one if one in map(str, listed) else None for listed in (olds, news)]
+            yield Difference(f"ssh.{key}", *known)
+    for name in sorted({*old.principals, *new.principals}):
+        yield Difference(f"ssh.principals.{name}", old.principals.get(name), new.principals.get(name))
 
 
 def _yes(value: bool) -> str:
@@ -92,9 +108,22 @@ def org_lines(view: OrgView) -> Iterator[str]:
     roles = _members(view.roles) if view.roles is not None else "no table: everybody has write"
     yield f"  roles            {roles}"
     yield f"  your role        {view.role}"
+    yield from _ssh_lines(view.ssh)
     for name, rules in sorted(view.rules.items()):
         yield f"  project {plain(name)}: " + "; ".join(_rules(rules))
     yield from pool_lines(view.pools)
+
+
+def _ssh_lines(ssh: OrgSsh) -> Iterator[str]:
+    if ssh.keys_url:
+        yield f"  keys of users    {plain(ssh.keys_url)}" + (f", with {ssh.keys_token}" if ssh.keys_token else "")
+    for line in ssh.user_ca:
+        yield f"  trusted CA       {plain(line)}"
+    for principal, user in sorted(ssh.principals.items()):
+        yield f"  principal        {plain(principal)} is {plain(user)}"
+    for what in Revoked.__struct_fields__:
+        if listed := getattr(ssh.revoked, what):
+            yield f"  revoked {what:<8} {', '.join(plain(str(one)) for one in listed)}"
 
 
 def pool_lines(views: Iterable[PoolView]) -> Iterator[str]:
@@ -128,6 +157,8 @@ def _value(key: str, value: Any) -> str:
         return span(value)
     if key == "weight" or key.endswith((".ssh", ".ssh_role", *_SERVICES)):
         return str(value)
+    if key.startswith("ssh."):
+        return plain(value) if value else "none"
     if key.startswith("roles") or ".roles" in key:
         return value or ("no table: everybody has write" if key == "roles" else "not named")
     return "the default" if value is None else str(value) if value else "no limit"

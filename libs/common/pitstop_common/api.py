@@ -41,6 +41,7 @@ from pitstop_common.passes import (
 from pitstop_common.requests import Name, Project, RequestId, RunRequest, Seconds, SshRequest
 from pitstop_common.roles import Role, Roles, Rules
 from pitstop_common.spec import Retry
+from pitstop_common.ssh_policy import OrgSsh
 
 
 class ApiError(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,7 +183,7 @@ class OrgLimits(msgspec.Struct, frozen=True, kw_only=True):
     when orgs compete. Seconds: `pressure` is the idle limit while runs of the org wait. From the first login:
     `max_duration` is how long a session lasts when its request does not say, `longest_session` the most that a request
     may say or an extension reach. `roles` null: whoever has a credential of the org has the role write. `rules`: what
-    projects say for themselves."""
+    projects say for themselves. `ssh`: sources of keys and authorities of certificates."""
 
     slots: _SLOTS | UnsetType = UNSET
     weight: Annotated[int, Meta(ge=1, le=MAX_WEIGHT)] = 1
@@ -192,6 +193,7 @@ class OrgLimits(msgspec.Struct, frozen=True, kw_only=True):
     longest_session: Seconds = LONGEST_SESSION
     roles: Roles | None = None
     rules: Rules = {}
+    ssh: OrgSsh = OrgSsh()
 
 
 class OrgView(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,6 +217,7 @@ class OrgView(msgspec.Struct, frozen=True, kw_only=True):
     longest_session: float
     roles: dict[str, Role] | None = None
     rules: Rules = {}
+    ssh: OrgSsh = OrgSsh()
     role: Role = "none"
     pools: tuple[PoolView, ...] = ()
 

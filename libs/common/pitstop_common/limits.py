@@ -105,6 +105,11 @@ MAX_TOKEN_TTL: Final = 24 * 3600.0
 LOGIN_LASTS: Final = 30 * 24 * 3600.0
 MAX_LOGIN_LASTS: Final = 90 * 24 * 3600.0
 MIN_PASS: Final = 1.0
+MAX_AUTHORITIES: Final = 20
+"""Of user certificates, in one org."""
+MAX_PRINCIPALS: Final = 2000
+MAX_REVOKED: Final = 1000
+"""Serials, ids and keys of certificates, each."""
 KEY_TTL: Final = 600.0
 """A throwaway key that `pitstop ssh` could not remove is good for so long. It is needed only while a login is made."""
 MAX_LOG_WAIT: Final = 5.0

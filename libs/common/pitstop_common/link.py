@@ -51,14 +51,17 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Open(msgspec.Struct, frozen=True, kw_only=True):
-    """A login and its proof: the user's own signature over `session_id` and `message` (RFC 4252 section 7)."""
+    """A login and its proof: the user's own signature over `session_id` and `message` (RFC 4252 section 7), or an
+    access token."""
 
     job: str
     session_id: bytes
-    message: bytes
-    signature: bytes
-    key: bytes
-    """The public key blob that signed."""
+    message: bytes = b""
+    signature: bytes = b""
+    key: bytes = b""
+    """The blob of the public key that signed, or of its certificate."""
+    token: str = ""
+    """In place of the three above."""
     client: str = ""
     client_version: str = ""
     trace: str = ""

@@ -41,22 +41,31 @@ class LogsReply(msgspec.Struct, frozen=True, kw_only=True):
 
 class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A token for `user` (left out: for oneself), good for `ttl` seconds and one login, which lasts `lasts` seconds and
-    is good for verbs that need no more than `role`."""
+    is good for verbs that need no more than `role`. With `ssh`, or a `job`: an access token instead, a password over
+    SSH into jobs that its user may enter, or into that one."""
 
     user: Actor = ""
     ttl: Annotated[float, Meta(ge=MIN_PASS, le=MAX_TOKEN_TTL, description="seconds, 1 to a day")] = TOKEN_TTL
     lasts: Annotated[float, Meta(ge=MIN_PASS, le=MAX_LOGIN_LASTS, description="seconds, 1 to 90 days")] = LOGIN_LASTS
     role: Role = "admin"
+    ssh: bool = False
+    job: Annotated[str, Meta(pattern=r"^([a-z2-7]{12}-[1-9][0-9]{0,2})?$", description="the id of a job")] = ""
+
+    @property
+    def for_ssh(self) -> bool:
+        """Is it an access token that is asked for."""
+        return self.ssh or bool(self.job)
 
 
 class TokenMade(msgspec.Struct, frozen=True, kw_only=True):
-    """`token` is said here and nowhere else."""
+    """`token` is said here and nowhere else. `job`: the only one that it is good for."""
 
     id: str
     token: str
     user: str
     role: Role
     expires: str
+    job: str = ""
 
 
 class TokenRevoke(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,15 +92,16 @@ class LoginReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PassView(msgspec.Struct, frozen=True, kw_only=True):
-    """A token, or a login (`kind`), of `user`, made by `by`."""
+    """A token, a login or an access token for SSH (`kind`), of `user`, made by `by`. `job`: the only one it is for."""
 
     id: str
-    kind: Literal["token", "login"]
+    kind: Literal["token", "login", "ssh"]
     user: str
     role: Role
     by: str
     created: str
     expires: str
+    job: str = ""
 
 
 class PassList(msgspec.Struct, frozen=True, kw_only=True):

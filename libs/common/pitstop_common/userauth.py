@@ -24,8 +24,12 @@ ACCEPTED: Final = (
 """Signature algorithms. `ssh-rsa` is not one of them: it signs with SHA-1."""
 
 SHA1: Final = "ssh-rsa"
+CERTIFICATE: Final = "-cert-v01@openssh.com"
+"""How the types of certificates end, and the algorithms that a client names for them."""
 MAX_KEY_BYTES: Final = 2048
 """A public key blob: enough for RSA with 8192 bits. Larger ones only cost time to verify."""
+MAX_CERTIFICATE_BYTES: Final = 16 * 1024
+"""A certificate blob: two keys, a signature, principals and options."""
 
 _REQUEST: Final = 50
 _SERVICE: Final = b"ssh-connection"
@@ -46,7 +50,7 @@ class Login(msgspec.Struct, frozen=True):
 
 def parse(message: bytes) -> Login:
     """The request inside a signed message. Raises Malformed."""
-    fields = _Fields(message)
+    fields = Fields(message)
     if fields.byte() != _REQUEST:
         raise Malformed("not a login request")
     user = fields.string()
@@ -67,7 +71,7 @@ def parse(message: bytes) -> Login:
 def signature_algorithm(signature: bytes) -> str:
     """The algorithm that a signature blob names. Raises Malformed."""
     try:
-        return _Fields(signature).string().decode("ascii")
+        return Fields(signature).string().decode("ascii")
     except UnicodeDecodeError:
         raise Malformed("a name that is not text") from None
 
@@ -78,9 +82,35 @@ def key_type(key: bytes) -> str:
 
 
 def fits(algorithm: str, key: bytes) -> bool:
-    """Whether an accepted algorithm goes with the type of a key. Raises Malformed."""
+    """Whether an accepted algorithm goes with the type of a key or certificate. Raises Malformed."""
     kind = key_type(key)
+    if is_certificate(kind) != is_certificate(algorithm):
+        return False
+    kind, algorithm = plain_type(kind), signed_with(algorithm)
     return algorithm in ACCEPTED and (algorithm == kind or (kind == SHA1 and algorithm.startswith("rsa-sha2-")))
+
+
+def is_certificate(kind: str) -> bool:
+    """Whether a type, or an algorithm, is that of a certificate."""
+    return kind.endswith(CERTIFICATE)
+
+
+def plain_type(kind: str) -> str:
+    """The type of the key in a certificate of this type; of a key, its own."""
+    if not is_certificate(kind):
+        return kind
+    plain = kind.removesuffix(CERTIFICATE)
+    return f"{plain}@openssh.com" if plain.startswith("sk-") else plain
+
+
+def signed_with(algorithm: str) -> str:
+    """The algorithm of the signature, where a client names that of a certificate."""
+    return plain_type(algorithm)
+
+
+def within_bounds(key: bytes) -> bool:
+    """Is a key or certificate of a size that is looked at. Raises Malformed."""
+    return len(key) <= (MAX_CERTIFICATE_BYTES if is_certificate(key_type(key)) else MAX_KEY_BYTES)
 
 
 def fingerprint(key: bytes) -> str:
@@ -93,21 +123,38 @@ def authorized(key: bytes) -> str:
     return f"{key_type(key)} {base64.b64encode(key).decode()}"
 
 
-class _Fields:
-    """Reads the fields of RFC 4251 section 5 one after the other."""
+class Fields:
+    """Reads the fields of RFC 4251 section 5 one after the other. Raises Malformed."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
 
     def byte(self) -> int:
+        """One byte."""
         return self._take(1)[0]
 
+    def number(self, size: int) -> int:
+        """Of `size` bytes."""
+        return int.from_bytes(self._take(size), "big")
+
     def string(self) -> bytes:
+        """With its length before it."""
         return self._take(int.from_bytes(self._take(4), "big"))
 
+    @property
+    def read(self) -> bytes:
+        """What was read so far."""
+        return self._data[: self._at]
+
+    @property
+    def left(self) -> bool:
+        """Is there more."""
+        return self._at < len(self._data)
+
     def end(self) -> None:
-        if self._at != len(self._data):
+        """Nothing may follow."""
+        if self.left:
             raise Malformed("something follows the request")
 
     def _take(self, count: int) -> bytes:

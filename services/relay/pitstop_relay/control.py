@@ -32,9 +32,9 @@ class Control:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    async def access(self, job: str, fingerprint: str) -> AccessReply:
+    async def access(self, job: str, fingerprint: str, *, token: str = "") -> AccessReply:
         """As `AccessPort`."""
-        body = encode(AccessRequest(job=job, fingerprint=fingerprint))
+        body = encode(AccessRequest(job=job, fingerprint=fingerprint, token=token))
         reply = await self._bus.request(subjects.service("access"), body, ACCESS_TIMEOUT)
         try:
             return msgspec.json.decode(reply.data, type=AccessReply)

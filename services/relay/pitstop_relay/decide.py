@@ -1,12 +1,14 @@
 """Who may pass, and what the others are told. Pure.
 
-Nothing here is said before a good signature, so a text may name the job and the owner of a key that signed.
+Nothing here is said before a good signature or token, so a text may name the job and the owner of a key that signed.
+The texts of what comes before (SHA-1, no good token) are the same whoever asks for whatever.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from pitstop_common.credentials import Entered, Unfit, by_certificate, by_key, by_token
 from pitstop_common.ids import run_of_job
 from pitstop_common.messages import AccessReply
 from pitstop_relay.model import Admit, Attempt, Code, Denial, Verdict
@@ -14,17 +16,17 @@ from pitstop_relay.model import Admit, Attempt, Code, Denial, Verdict
 _OVER: Final = frozenset({"stopping", "finished"})
 
 
-def decide(attempt: Attempt, access: AccessReply) -> Verdict:
-    """Let a signed login in, or say why not."""
+def decide(attempt: Attempt, access: AccessReply, now: float) -> Verdict:
+    """Let a signed login in, or say why not. `now`: seconds since the epoch, by this relay's clock."""
+    found = identify(attempt, access, now)
+    if isinstance(found, Unfit) and found.code == "bad_token":
+        return no_token()
     if not access.found:
         return _deny("unknown_job", f"there is no job {attempt.job!r}.", "List yours: pitstop ls")
     if access.status in _OVER:
         return ended(attempt.job)
-    user = next((allowed.user for allowed in access.allowed if allowed.key == attempt.key), "")
-    if not user and access.barrier:
-        return _deny(access.barrier, f"{access.barrier_text}.", f"The run: pitstop status {run_of_job(attempt.job)}")
-    if not user:
-        return _stranger(attempt, access)
+    if isinstance(found, Unfit):
+        return _unfit(attempt, access, found)
     if not access.offers:
         return _deny(
             "no_ssh",
@@ -43,21 +45,60 @@ def decide(attempt: Attempt, access: AccessReply) -> Verdict:
             f"the sandbox of job {attempt.job} is being made.",
             f"Try again in a moment, or wait for it: pitstop ssh {attempt.job}",
         )
-    return Admit(user=user, host=access.host)
+    return Admit(user=found.user, host=access.host)
 
 
-def _stranger(attempt: Attempt, access: AccessReply) -> Denial:
-    if access.owner:
+def identify(attempt: Attempt, access: AccessReply, now: float) -> Entered | Unfit:
+    """Who it is that knocks, if the run and its org know."""
+    if attempt.password:
+        return by_token(attempt.password, access)
+    if attempt.certificate is not None:
+        return by_certificate(attempt.certificate, access, now, attempt.client, attempt.signature)
+    return by_key(attempt.key, access)
+
+
+def _unfit(attempt: Attempt, access: AccessReply, found: Unfit) -> Denial:
+    run = run_of_job(attempt.job)
+    if found.code == "not_your_run":
+        what = "access token" if attempt.password else "key"
         return _deny(
             "not_your_run",
-            f"the key {attempt.fingerprint} is {access.owner}'s; the job {attempt.job} is {access.actor}'s.",
-            f"Ask {access.actor} to name {access.owner} in ssh.users when the run is started",
+            f"the {what} {attempt.fingerprint} is {found.user}'s; the job {attempt.job} is {access.actor}'s.",
+            f"Ask {access.actor} to name {found.user} in ssh.users when the run is started",
         )
+    if found.code == "key_unknown":
+        linked = f"  {access.linked}\n" if access.linked else ""
+        return _deny(
+            "key_unknown",
+            f"the key {attempt.fingerprint} is not registered.\n{linked}".rstrip(),
+            "Add it: pitstop keys add FILE.pub   (the keys your ssh offers: ssh-add -l)",
+        )
+    if found.code.startswith("cert_"):
+        return _deny(found.code, f"{found.text}.\n  Its key is {attempt.fingerprint}.", _NEXT.get(found.code, _SIGNER))
+    if found.code.startswith("token_"):
+        return _deny(found.code, f"{found.text}.", f"Make another: pitstop token create --job {attempt.job}")
+    return _deny(found.code, f"{found.text}.", f"The run: pitstop status {run}")
+
+
+_SIGNER: Final = "Ask who signs your certificates for another   (what it says: ssh-keygen -L -f FILE-cert.pub)"
+_NEXT: Final = {
+    "cert_authority": "An admin of the org adds the authority: `user_ca` under [ssh] in the org's file, pitstop apply",
+    "cert_principal": "Its principals are user names, or stand under [ssh.principals] in the org's file; whoever "
+    "starts the run names others: --ssh-user USER",
+    "cert_address": "Log in from a machine it is good for   (what it says: ssh-keygen -L -f FILE-cert.pub)",
+}
+
+
+def forged(attempt: Attempt, fault: str) -> Denial:
+    """A certificate that no authority made so. Nobody was asked about it, or about the job."""
     return _deny(
-        "key_unknown",
-        f"the key {attempt.fingerprint} is not registered.",
-        "Add it: pitstop keys add FILE.pub   (the keys your ssh offers: ssh-add -l)",
+        "cert_signature", f"the certificate of the key {attempt.fingerprint} cannot be used: {fault}.", _SIGNER
     )
+
+
+def no_token() -> Denial:
+    """A password that is no token. The same text for everybody: it tells nothing about jobs, users or tokens."""
+    return _deny("bad_token", "this password is no access token.", "Make one: pitstop token create --job JOB")
 
 
 def no_job(attempt: Attempt) -> Denial:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pitstop_common.messages import SshDenied
-from pitstop_relay.guest import Refusal
+from pitstop_relay.login import Refusal
 from pitstop_relay.ports import Events
 
 log = logging.getLogger(__name__)

@@ -9,24 +9,17 @@ from typing import Final, Protocol
 
 import asyncssh
 
-from pitstop_common import telemetry, userauth
-from pitstop_common.errors import PitstopError
-from pitstop_common.limits import DROP_ABOVE, JOB
-from pitstop_common.link import Kind, Open
-from pitstop_common.messages import AccessReply
-from pitstop_relay import decide
-from pitstop_relay.desk import Desk
-from pitstop_relay.link import Link, Links
-from pitstop_relay.metrics import RelayMetrics
-from pitstop_relay.model import Admit, Attempt, Denial
-from pitstop_relay.ports import AccessPort
-from pitstop_relay.transport import Transport, verifies
+from pitstop_common.limits import DROP_ABOVE
+from pitstop_common.link import Kind
+from pitstop_relay import login
+from pitstop_relay.link import Link
+from pitstop_relay.login import Login, Refusal
+from pitstop_relay.transport import Transport
 
 log = logging.getLogger(__name__)
 
 _DATA: Final = Kind.DATA
 _CHANNEL_DATA: Final = frozenset({94, 95})
-_REPEATED: Final = "key_unknown"
 _REASONS: Final = frozenset({
     "exit", "disconnect", "expired", "stopped", "link_lost", "protocol", "bad_grant", "ended", "no_ssh", "elsewhere",
     "not_ready", "unavailable", "internal",
@@ -36,30 +29,14 @@ _MAX_TEXT: Final = 1000
 """Of what a host says to a person, characters."""
 
 
-class House(Protocol):
+class House(login.House, Protocol):
     """What all guests of a relay share."""
-
-    links: Links
-    metrics: RelayMetrics
-    draining: bool
-
-    @property
-    def access(self) -> AccessPort:
-        """Whom to ask."""
 
     def entered(self, guest: Guest) -> None:
         """A guest has logged in."""
 
     def gone(self, guest: Guest, denials: list[Refusal]) -> None:
         """A guest has left; `denials` are those of a connection that never got in."""
-
-
-class Refusal(Denial, frozen=True, kw_only=True):
-    """A denial, with what is published of it."""
-
-    attempt: Attempt
-    access: AccessReply | None
-    client: str
 
 
 class Guest:
@@ -70,8 +47,7 @@ class Guest:
         self._passed = house.metrics.passed
         self._transport = transport
         self._began = time.monotonic()
-        self._denials: list[Refusal] = []
-        self._admitted: tuple[Link, Open, Admit] | None = None
+        self._login = Login(house, transport)
         self._link: Link | None = None
         self._number = 0
         self._shown = False
@@ -81,97 +57,26 @@ class Guest:
     # -- logging in ------------------------------------------------------------------------------------------------
 
     async def signed(self, message: bytes, signature: bytes, key: bytes) -> bool:
-        """Whether this login gets in. The reason for a refusal goes to the client as a banner."""
-        try:
-            login = userauth.parse(message)
-            if login.algorithm == userauth.SHA1:
-                return self._say(decide.sha1(), "sha1")
-            sound = (
-                login.key == key
-                and userauth.fits(login.algorithm, key)
-                and userauth.signature_algorithm(signature) == login.algorithm
-            )
-        except userauth.Malformed:
-            sound = False
-        if not sound or not verifies(self._transport.session_id, message, signature, key):
-            self._count("bad_signature")
-            return False
-        attempt = Attempt(job=login.user, key=userauth.authorized(key), fingerprint=userauth.fingerprint(key))
-        if not JOB.match(attempt.job) and not self._house.draining:
-            return await self._at_desk(attempt)
-        verdict, access = await self._judge(attempt)
-        if isinstance(verdict, Denial):
-            return self._deny(attempt, verdict, access)
-        return await self._admit(attempt, verdict, access, Open(
-            job=login.user, session_id=self._transport.session_id, message=message, signature=signature, key=key,
-            client=self._transport.client, client_version=self._transport.version, trace=telemetry.new_trace(),
-        ))  # fmt: skip
+        """As the login says."""
+        return await self._login.signed(message, signature, key)
 
-    async def _at_desk(self, attempt: Attempt) -> bool:
-        """Who names no job is answered by the relay itself, if the key is somebody's."""
-        try:
-            known = await self._house.access.who(attempt.fingerprint)
-        except PitstopError as error:
-            log.warning("no answer to whose a key is: %s", error)
-            return self._deny(attempt, decide.scheduler_unreachable(), None)
-        if not known.people:
-            return self._deny(attempt, decide.no_job(attempt), None)
-        self._transport.serve(lambda: Desk(known, attempt.fingerprint))
-        return True
+    async def password(self, job: str, password: str) -> bool:
+        """As the login says."""
+        return await self._login.password(job, password)
 
-    async def _judge(self, attempt: Attempt) -> tuple[Admit | Denial, AccessReply | None]:
-        if self._house.draining:
-            return decide.draining(), None
-        try:
-            access = await self._house.access.access(attempt.job, attempt.fingerprint)
-        except PitstopError as error:
-            log.warning("no answer to who may enter %s: %s", attempt.job, error)
-            return decide.scheduler_unreachable(), None
-        return decide.decide(attempt, access), access
-
-    async def _admit(self, attempt: Attempt, admit: Admit, access: AccessReply | None, login: Open) -> bool:
-        try:
-            link = await self._house.links.to(admit.host)
-        except PitstopError as error:
-            log.warning("no link for job %s: %s", attempt.job, error)
-            return self._deny(attempt, decide.host_unreachable(attempt.job, admit.host), access)
-        self._admitted = (link, login, admit)
-        if self._denials:
-            self._banner(decide.found_at_last(attempt, admit))
-        return True
-
-    def _deny(self, attempt: Attempt, denial: Denial, access: AccessReply | None) -> bool:
-        again = any(earlier.code == _REPEATED for earlier in self._denials)
-        self._denials.append(
-            Refusal(code=denial.code, text=denial.text, attempt=attempt, access=access, client=self._transport.client)
-        )
-        log.info("denied job=%r key=%s reason=%s client=%s", attempt.job, attempt.fingerprint, denial.code,
-                 self._transport.client)  # fmt: skip
-        shorter = Denial(code=denial.code, text=decide.again(attempt))
-        return self._say(shorter if again and denial.code == _REPEATED else denial, denial.code)
-
-    def _say(self, denial: Denial, result: str) -> bool:
-        self._count(result)
-        self._banner(denial.text)
-        return False
-
-    def _banner(self, text: str) -> None:
-        try:
-            self._transport.send_auth_banner(text)
-        except OSError:
-            log.debug("too late for a banner")
-
-    def _count(self, result: str) -> None:
-        self._house.metrics.auth.labels("publickey", result).inc()
+    @property
+    def takes_passwords(self) -> bool:
+        """As the login says."""
+        return self._login.takes_passwords
 
     def entered(self) -> None:
         """Success was sent: open the connection to the sandbox."""
-        self._count("ok")
+        self._login.count("ok")
         self.inside = True
         self._house.entered(self)
-        if self._admitted is None:  # at the desk
+        if self._login.admitted is None:  # at the desk
             return
-        link, login, _admit = self._admitted
+        link, login = self._login.admitted
         if not link.alive:
             self.closed("link_lost", "pitstop: the sandbox host went away. Connect again in a moment.")
             return
@@ -238,7 +143,7 @@ class Guest:
             link.leave(self._number, self._reason)
         if self.inside:
             self._house.metrics.closed.labels(self._reason).inc()
-        self._house.gone(self, [] if self.inside else self._denials)
+        self._house.gone(self, [] if self.inside else self._login.denials)
 
     def _drop(self) -> None:
         log.warning("client %s reads too slowly: dropped", self._transport.client)

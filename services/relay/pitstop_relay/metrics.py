@@ -40,6 +40,9 @@ class RelayMetrics:
         self.auth = Counter(
             "pitstop_relay_auth", "Logins by what became of them", ["method", "result"], registry=registry
         )
+        self.slowed = Counter(
+            "pitstop_relay_auth_slowed", "Refusals that came late, after too many from one address", registry=registry
+        )
         self.closed = Counter(
             "pitstop_relay_sessions_closed", "Sessions that ended, by reason", ["reason"], registry=registry
         )

@@ -6,19 +6,28 @@ from typing import Literal
 
 import msgspec
 
-Code = Literal[
-    "malformed", "sha1", "bad_signature", "unknown_job", "key_unknown", "not_your_run", "ended", "no_ssh", "queued",
-    "starting", "ssh_disabled", "ssh_role", "ssh_context", "host_unreachable", "scheduler_unreachable", "draining",
+from pitstop_common import credentials
+from pitstop_common.certificates import Certificate
+
+Code = credentials.Code | Literal[
+    "malformed", "sha1", "bad_signature", "unknown_job", "ended", "no_ssh", "queued", "starting", "host_unreachable",
+    "scheduler_unreachable", "draining",
 ]  # fmt: skip
 """Why a login was refused: stable, for `ssh.denied`, metrics and scripts."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """A login whose signature is good. `key` is `<type> <base64>`; `fingerprint` as `ssh-keygen -l` prints it."""
+    """A login by a key whose signature is good, by its `certificate`, or (`password` is not empty) by what should be an
+    access token. `key` is `<type> <base64>`; `fingerprint` as `ssh-keygen -l` prints it, or the id of a token that is
+    known. `client`: `host:port`."""
 
     job: str
-    key: str
-    fingerprint: str
+    key: str = ""
+    fingerprint: str = ""
+    certificate: Certificate | None = None
+    signature: bytes = b""
+    password: str = ""
+    client: str = ""
 
 
 class Admit(msgspec.Struct, frozen=True, kw_only=True):

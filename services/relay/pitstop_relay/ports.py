@@ -10,8 +10,9 @@ from pitstop_common.messages import AccessReply, DialReply, DialRequest, SshDeni
 class AccessPort(Protocol):
     """The questions `svc.access` and `svc.who`."""
 
-    async def access(self, job: str, fingerprint: str) -> AccessReply:
-        """Who may enter a job, and whose key asks. Raises PitstopError when nobody answers."""
+    async def access(self, job: str, fingerprint: str, *, token: str = "") -> AccessReply:
+        """Who may enter a job, whose key asks, and what is known of a token (by its id). Raises PitstopError when
+        nobody answers."""
 
     async def who(self, fingerprint: str) -> WhoReply:
         """Whose a key is, and what they may enter. Raises PitstopError when nobody answers."""

@@ -21,10 +21,12 @@ from pitstop_relay.config import RelayConfig
 from pitstop_relay.control import Control
 from pitstop_relay.denials import Denials
 from pitstop_relay.doorkeeper import Doorkeeper
-from pitstop_relay.guest import Guest, Refusal
+from pitstop_relay.guest import Guest
 from pitstop_relay.link import Links
+from pitstop_relay.login import Refusal
 from pitstop_relay.metrics import RelayMetrics
 from pitstop_relay.ports import AccessPort, Dialer, Events
+from pitstop_relay.slowing import Slowing
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class Relay:
         self.metrics = metrics
         self.access = access
         self.draining = False
+        self.slowing = Slowing()
         self.links = Links(dialer, secrets.token_hex(8), metrics.links.set)
         self._events = events
         self._doorkeeper = Doorkeeper(

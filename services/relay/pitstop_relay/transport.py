@@ -15,14 +15,14 @@ from typing import Any, Final, Protocol, cast
 import asyncssh
 from asyncssh.connection import SSHServerConnection, SSHServerConnectionOptions
 from asyncssh.packet import SSHPacket, String, UInt32
-from asyncssh.public_key import decode_ssh_public_key
 
 from pitstop_common.limits import PAUSE_ABOVE, RESUME_BELOW
-from pitstop_common.userauth import ACCEPTED, MAX_KEY_BYTES, SHA1, Malformed, key_type
+from pitstop_common.userauth import ACCEPTED
 from pitstop_relay.everywhere import Everywhere
 from pitstop_relay.host_keys import HostKeys
 from pitstop_relay.passing import FIRST, LAST, PassingConnection
 from pitstop_relay.probing import probe
+from pitstop_relay.proofs import acceptable
 from pitstop_relay.proving import ANSWERS, GLOBAL_REQUEST, PROVE, Proving
 
 POST_QUANTUM: Final = ("mlkem768x25519-sha256",)
@@ -52,6 +52,13 @@ class Guest(Protocol):
 
     async def signed(self, message: bytes, signature: bytes, key: bytes) -> bool:
         """A login request and its signature, not verified yet. True lets it in."""
+
+    async def password(self, job: str, password: str) -> bool:
+        """A user name and its password, as they came. True lets it in."""
+
+    @property
+    def takes_passwords(self) -> bool:
+        """Is it worth to ask for one."""
 
     def entered(self) -> None:
         """Success was sent to the client."""
@@ -207,9 +214,22 @@ class Transport(PassingConnection):
         else:
             super().send_userauth_failure(partial_success)
 
+    async def validate_password(self, username: str, password: str) -> bool:
+        """What should be an access token."""
+        self._requests -= 1
+        return self._requests >= 0 and await self.guest.password(username, password)
+
+    async def change_password(self, username: str, old_password: str, new_password: str) -> bool:
+        """There is none to be changed."""
+        return False
+
     def public_key_auth_supported(self) -> bool:
-        """The only method."""
+        """Always."""
         return True
+
+    def password_auth_supported(self) -> bool:
+        """For access tokens."""
+        return self.guest.takes_passwords
 
     async def reload_config(self) -> None:
         """There is no file of settings to match."""
@@ -260,27 +280,9 @@ def options(keys: HostKeys, login_grace: float) -> SSHServerConnectionOptions:
         server_factory=_Owner, server_host_keys=[keys.current, *keys.others], server_host_certs=certificates,
         send_server_host_keys=True, server_version="Pitstop", login_timeout=login_grace,
         kex_algs=KEX, encryption_algs=CIPHERS, mac_algs=MACS, compression_algs=["none"], signature_algs=ACCEPTED,
-        public_key_auth=True, password_auth=False, kbdint_auth=False, host_based_auth=False, gss_host=None,
+        public_key_auth=True, password_auth=True, kbdint_auth=False, host_based_auth=False, gss_host=None,
         gss_kex=False, gss_auth=False, agent_forwarding=False, x11_forwarding=False, keepalive_interval=0,
     )  # fmt: skip
     for certificate in certificates:  # keys are announced, certificates are not
         del made.all_server_host_keys[certificate.public_data]
     return made
-
-
-def acceptable(key: bytes) -> bool:
-    """Whether a key of this type can log in at all."""
-    try:
-        return len(key) <= MAX_KEY_BYTES and key_type(key) in (*ACCEPTED, SHA1)
-    except Malformed:
-        return False
-
-
-def verifies(session_id: bytes, message: bytes, signature: bytes, key: bytes) -> bool:
-    """Whether the signature is the key's, over this session id and this message."""
-    try:
-        public = decode_ssh_public_key(key)
-        public.set_touch_required(True)
-        return public.verify(String(session_id) + message, signature)
-    except (asyncssh.KeyImportError, ValueError, TypeError, OverflowError):
-        return False

@@ -1,7 +1,8 @@
 """Whether a login that a relay hands over is one that the user really made. Pure, apart from the arithmetic.
 
 The relay is not believed: the user's own signature over the SSH session id and the login request, which holds the job
-id as user name, is verified here again, against the keys that the scheduler allows.
+id as user name, is verified here again, against the keys and authorities that the scheduler allows; so is an access
+token, against its hash.
 """
 
 from __future__ import annotations
@@ -13,9 +14,22 @@ import msgspec
 from asyncssh.packet import String
 from asyncssh.public_key import decode_ssh_public_key
 
+from pitstop_common.certificates import Bounds, Certificate, forged, parse
+from pitstop_common.credentials import Entered, by_certificate, by_key, by_token, token_id
 from pitstop_common.link import Open
 from pitstop_common.messages import AccessReply
-from pitstop_common.userauth import MAX_KEY_BYTES, Malformed, authorized, fingerprint, fits, parse, signature_algorithm
+from pitstop_common.userauth import (
+    Malformed,
+    authorized,
+    fingerprint,
+    fits,
+    is_certificate,
+    key_type,
+    signature_algorithm,
+    signed_with,
+    within_bounds,
+)
+from pitstop_common.userauth import parse as parse_request
 
 _SESSION_IDS: Final = range(20, 65)
 """Lengths of an exchange hash, bytes."""
@@ -23,10 +37,11 @@ _OVER: Final = frozenset({"stopping", "finished"})
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """The user is who the signature says, and may enter."""
+    """The user is who the proof says, and may enter. `fingerprint`: of the key, or the id of the token."""
 
     user: str
     fingerprint: str
+    bounds: Bounds = Bounds()
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -36,8 +51,9 @@ class Refused(msgspec.Struct, frozen=True):
     text: str
 
 
-def check(login: Open, access: AccessReply, host: str) -> Granted | Refused:
-    """Judge a login for a job of this host. That its session id is new is the caller's to see to."""
+def check(login: Open, access: AccessReply, host: str, now: float) -> Granted | Refused:
+    """Judge a login for a job of this host. `now`: seconds since the epoch, by this host's clock. That its session id
+    is new is the caller's to see to."""
     fault = proof_fault(login)
     if fault:
         return Refused("bad_grant", f"the sandbox host does not accept this login: {fault}")
@@ -47,37 +63,68 @@ def check(login: Open, access: AccessReply, host: str) -> Granted | Refused:
         return Refused("no_ssh", f"the job {login.job} was started without ssh")
     if access.host != host:
         return Refused("elsewhere", f"the job {login.job} is not on this host any more; connect again")
-    key = authorized(login.key)
-    user = next((allowed.user for allowed in access.allowed if allowed.key == key), "")
-    if not user:
-        return Refused("bad_grant", "the sandbox host does not accept this login: the key is not allowed in this job")
-    return Granted(user, fingerprint(login.key))
+    return _known(login, access, now)
+
+
+def _known(login: Open, access: AccessReply, now: float) -> Granted | Refused:
+    """Who it is, of a login whose own proof is good."""
+    if login.token:
+        mark, found = token_id(login.token), by_token(login.token, access)
+    elif (certificate := certificate_of(login)) is not None:
+        mark = certificate.fingerprint
+        found = by_certificate(certificate, access, now, login.client, login.signature)
+    else:
+        mark, found = fingerprint(login.key), by_key(authorized(login.key), access)
+    if isinstance(found, Entered):
+        return Granted(found.user, mark, found.bounds)
+    why = found.text or _WHY.get(found.code, found.code)
+    return Refused("bad_grant", f"the sandbox host does not accept this login: {why}")
+
+
+_WHY: Final = {
+    "key_unknown": "the key is not allowed in this job", "not_your_run": "its user is not allowed in this job",
+    "bad_token": "it is no access token",
+}  # fmt: skip
+
+
+def certificate_of(login: Open) -> Certificate | None:
+    """What came in the place of a key; None: a key. Raises Malformed."""
+    return parse(login.key) if is_certificate(key_type(login.key)) else None
 
 
 def proof_fault(login: Open) -> str:
-    """What is wrong with the proof of a login; empty when it is good."""
+    """What is wrong with the proof of a login, whatever the scheduler says; empty when nothing is. A token proves
+    nothing by itself."""
     if len(login.session_id) not in _SESSION_IDS:
         return "not a session id"
-    if len(login.key) > MAX_KEY_BYTES:
-        return "the key is too long"
+    if login.token:
+        return "a token and a signature" if login.key or login.message or login.signature else ""
     try:
-        request = parse(login.message)
+        if not within_bounds(login.key):
+            return "the key is too long"
+        request = parse_request(login.message)
         if request.user != login.job:
             return "it was signed for another job"
         if request.key != login.key:
             return "it was signed for another key"
-        if not fits(request.algorithm, login.key) or signature_algorithm(login.signature) != request.algorithm:
+        used = signed_with(request.algorithm)
+        if not fits(request.algorithm, login.key) or signature_algorithm(login.signature) != used:
             return "the signature's algorithm is not accepted"
+        certificate = certificate_of(login)
+        if certificate is not None and (fault := forged(certificate, verifies)):
+            return fault
     except Malformed as error:
         return str(error)
-    return "" if verifies(login) else "the signature is wrong"
+    key = certificate.key if certificate is not None else login.key
+    good = verifies(key, String(login.session_id) + login.message, login.signature)
+    return "" if good else "the signature is wrong"
 
 
-def verifies(login: Open) -> bool:
-    """Whether the signature is the key's, over this session id and this message."""
+def verifies(key: bytes, data: bytes, signature: bytes) -> bool:
+    """Whether the signature of these bytes is the key's. A security key must have been touched for it."""
     try:
-        key = decode_ssh_public_key(login.key)
-        key.set_touch_required(True)
-        return key.verify(String(login.session_id) + login.message, login.signature)
+        public = decode_ssh_public_key(key)
+        public.set_touch_required(True)
+        return public.verify(data, signature)
     except (asyncssh.KeyImportError, ValueError, TypeError, OverflowError):
         return False

@@ -47,8 +47,8 @@ _SEND_LOW: Final = 1024 * 1024
 class AccessPort(Protocol):
     """The question `svc.access`."""
 
-    async def access(self, job: str) -> AccessReply:
-        """Who may enter a job. Raises PitstopError when nobody answers."""
+    async def access(self, job: str, *, token: str = "") -> AccessReply:
+        """Who may enter a job, and what is known of a token (by its id). Raises PitstopError when nobody answers."""
 
 
 class SshHost:
@@ -77,9 +77,9 @@ class SshHost:
         self._links: set[_Link] = set()
         self._closing = False
 
-    async def access(self, job: str) -> AccessReply:
+    async def access(self, job: str, *, token: str = "") -> AccessReply:
         """As the port says."""
-        return await self._access.access(job)
+        return await self._access.access(job, token=token)
 
     @property
     def sessions(self) -> int:

@@ -27,6 +27,7 @@ from pitstop_common.permissions import PUBLISHER
 from pitstop_common.public_keys import parse_public_key
 from pitstop_common.pull import rfc3339
 from pitstop_common.telemetry import trace_of
+from pitstop_scheduler.admitting import Admitting
 from pitstop_scheduler.api_audit import Audit
 from pitstop_scheduler.api_holds import Holds
 from pitstop_scheduler.api_hosts import Hosts
@@ -71,7 +72,7 @@ class Api:
     """Every verb. Shared by all schedulers (one queue group)."""
 
     def __init__(self, bus: Bus, logs: Logs, intake: Intake, people: People, reading: Reading, policy: Policy,
-                 contexts: Contexts, tokens: Tokens, metrics: Metrics) -> None:  # fmt: skip
+                 contexts: Contexts, tokens: Tokens, admitting: Admitting, metrics: Metrics) -> None:  # fmt: skip
         self._bus, self._logs, self._intake, self._people, self._reading = bus, logs, intake, people, reading
         self._policy = policy
         self._teller = Teller(bus, logs)
@@ -84,7 +85,8 @@ class Api:
         self._handing = Handing(logs, reading, contexts, metrics)
         self._holds = Holds(logs, self._teller, people, reading, policy)
         self._pauses = Pauses(logs, self._teller, people, reading, policy, contexts)
-        self._who_is = Who(logs, people, reading)
+        self._admitting = admitting
+        self._who_is = Who(logs, people, reading, admitting)
 
     async def serve(self, service: Service) -> None:
         """Register the endpoints."""
@@ -246,7 +248,7 @@ class Api:
     async def _access(self, request: MicroRequest) -> None:
         try:
             asked = msgspec.json.decode(request.data, type=m.AccessRequest)
-            await request.respond(m.encode(await self._reading.access(asked)))
+            await request.respond(m.encode(await self._admitting.access(asked)))
         except (msgspec.MsgspecError, Unavailable) as error:
             await request.respond_error("503", str(error))
 

@@ -12,8 +12,10 @@ from nats.micro.request import Request as MicroRequest
 from pitstop_common import messages as m
 from pitstop_common import subjects
 from pitstop_common.api import OrgLimits, OrgView
+from pitstop_common.faults import pointer
 from pitstop_common.pull import rfc3339
-from pitstop_scheduler.calls import Caller, Teller, checked
+from pitstop_common.ssh_policy import faults
+from pitstop_scheduler.calls import Caller, Teller, Wrong, checked
 from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.reading import Reading
 
@@ -32,11 +34,14 @@ class Orgs:
     async def apply(self, caller: Caller, asked: MicroRequest) -> OrgView:
         """Set all limits at once. Raises Wrong, Unavailable."""
         limits = checked(asked, OrgLimits)
+        if wrong := faults(limits.ssh):
+            named = tuple(m.Fault(pointer=pointer(("ssh", *path)), message=text) for path, text in wrong)
+            raise Wrong("; ".join(f"`{one.pointer.lstrip('/')}` {one.message}" for one in named), named)
         fact = m.OrgConfigured(
             id=f"configured.{uuid.uuid4().hex}", time=rfc3339(time.time()), org=caller.org, run=subjects.NOBODY,
             slots=None if limits.slots is UNSET else limits.slots, weight=limits.weight, projects=limits.projects,
             pressure=limits.pressure, max_duration=limits.max_duration, longest_session=limits.longest_session,
-            roles=limits.roles, rules=limits.rules, by=caller.actor,
+            roles=limits.roles, rules=limits.rules, ssh=limits.ssh, by=caller.actor,
         )  # fmt: skip
         await self._teller.tell(fact)
         return self._view(caller)

@@ -13,20 +13,21 @@ from pitstop_common.roles import at_least
 from pitstop_scheduler.calls import Caller, Wrong, checked
 from pitstop_scheduler.passes import Pass, Passes
 from pitstop_scheduler.policy import Policy
+from pitstop_scheduler.reading import Reading
 
 
 class Tokens:
     """Verbs about passes. `open`: does this deployment take logins."""
 
-    def __init__(self, passes: Passes, policy: Policy, *, open: bool) -> None:
-        self._passes, self._policy, self._open = passes, policy, open
+    def __init__(self, passes: Passes, policy: Policy, reading: Reading, *, open: bool) -> None:
+        self._passes, self._policy, self._reading, self._open = passes, policy, reading, open
 
     async def create(self, caller: Caller, asked: MicroRequest) -> TokenMade:
-        """Raises Denied, Wrong, Unavailable."""
-        if not self._open:
+        """Raises Denied, Wrong, NotFound, Unavailable."""
+        wanted = checked(asked, TokenRequest)
+        if not (self._open or wanted.for_ssh):
             raise Denied("this deployment takes no logins: set PITSTOP_CALLOUT_KEY for the scheduler, and the server's "
                          "auth_callout (deploy/nats)")  # fmt: skip
-        wanted = checked(asked, TokenRequest)
         user = wanted.user or caller.actor
         if user in RESERVED:
             raise Wrong(f"{user!r} is the name of a machine's credential, and of no person")
@@ -34,11 +35,22 @@ class Tokens:
         if self._policy.of_deployment(user):  # else an admin of any org could make himself one of all
             self._policy.need_deployment(caller, "token-create", f"what is {user}'s")
         now = await self._passes.now()
+        if wanted.for_ssh:
+            return await self._for_ssh(caller, wanted, user, now)
         text = await self._passes.create(
             caller.org, user, ttl=wanted.ttl, lasts=wanted.lasts, role=wanted.role, by=caller.actor, now=now
         )
         id = text.split(".")[2]
         return TokenMade(id=id, token=text, user=user, expires=rfc3339(now + wanted.ttl), role=wanted.role)
+
+    async def _for_ssh(self, caller: Caller, wanted: TokenRequest, user: str, now: float) -> TokenMade:
+        project = (await self._reading.whose(caller.org, wanted.job))[0] if wanted.job else ""
+        if wanted.job:  # a job of this org, that is not over
+            await self._reading.job(caller.org, wanted.job)
+            self._policy.need(caller, "token-create", project, owner=user)
+        text = await self._passes.create_ssh(caller.org, user, ttl=wanted.ttl, job=wanted.job, by=caller.actor, now=now)
+        return TokenMade(id=text.partition(".")[0], token=text, user=user, expires=rfc3339(now + wanted.ttl),
+                         role=self._policy.role(caller.org, user, project), job=wanted.job)  # fmt: skip
 
     async def list(self, caller: Caller, asked: MicroRequest) -> PassList:
         """The caller's own; an admin's answer holds everybody's."""
@@ -66,4 +78,4 @@ class Tokens:
 
 def _view(one: Pass) -> PassView:
     return PassView(id=one.id, kind=one.kind, user=one.user, role=one.role, by=one.by, created=rfc3339(one.created),
-                    expires=rfc3339(one.expires))  # fmt: skip
+                    expires=rfc3339(one.expires), job=one.job)  # fmt: skip

@@ -6,6 +6,7 @@ import msgspec
 
 from pitstop_common.limits import MAX_DURATION
 from pitstop_common.roles import ProjectRules, Role
+from pitstop_common.ssh_policy import OrgSsh
 
 
 class Limits(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="m"):
@@ -20,6 +21,7 @@ class Limits(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="m
     max_duration: float = MAX_DURATION
     roles: dict[str, Role] | None = None
     rules: dict[str, ProjectRules] = {}
+    ssh: OrgSsh = OrgSsh()
 
 
 class Defaults(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="k"):

@@ -196,7 +196,7 @@ def _limits(state: State, change: c.Limits) -> None:
     org.slots, org.weight, org.projects = change.slots, change.weight, dict(change.projects)
     org.pressure, org.longest_session = change.pressure, change.longest_session
     org.max_duration = change.max_duration
-    org.roles, org.rules = change.roles, change.rules
+    org.roles, org.rules, org.ssh = change.roles, change.rules, change.ssh
     org.configured = True
     state.turns.eligible(change.org)
 

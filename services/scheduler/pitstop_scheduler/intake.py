@@ -235,7 +235,7 @@ class Intake:
                 return without_session(request, f"{asker.text}: this run offers no session")
             text = f"{asker.text}; or leave `ssh` out of the request"
             raise Refusal(asker.code, (m.Fault(pointer="/ssh", message=text),), request)
-        keys = await self._people.allowed(request.org, request.actor, session.users, session.keys)
+        keys = await self._people.allowed(request.org, request.actor, (request.actor, *session.users), session.keys)
         if all(self._policy.barred(request.org, request.project, key.user) for key in keys):
             who = " or ".join(filter(None, [request.actor, *session.users])) or "the actor (none is named)"
             text = (f"nobody could enter: no SSH key is registered for {who} in org {request.org}. Register one with "

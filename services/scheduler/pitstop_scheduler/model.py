@@ -16,6 +16,7 @@ import msgspec
 from pitstop_common.limits import KNOWN_FOR, LONGEST_SESSION, MAX_DURATION, PRESSURE
 from pitstop_common.messages import ExpiryReason, JobStatus, PauseReason, Result
 from pitstop_common.roles import ProjectRules, Role
+from pitstop_common.ssh_policy import OrgSsh
 from pitstop_scheduler.forced import Forced
 from pitstop_scheduler.hold import Hold, OnJob
 from pitstop_scheduler.host import Host as Host
@@ -119,6 +120,7 @@ class Org(msgspec.Struct):
     """None: no table, whoever has a credential of the org has the role write. Never changed in place."""
     rules: dict[str, ProjectRules] = {}
     """Of projects. Never changed in place."""
+    ssh: OrgSsh = OrgSsh()
     holds: dict[str, Hold] = {}
     """By id, oldest first. Never changed in place."""
 

@@ -18,16 +18,21 @@ from pitstop_scheduler.clock import server_clock
 
 TOKEN: Final = "token"
 LOGIN: Final = "login"
+SSH: Final = "ssh"
+"""A token that is a password over SSH, and good for nothing else."""
 _GRACE: Final = 60.0
 """Seconds that an entry outlives its time, so that a late comer is told what happened."""
+_SSH_GRACE: Final = 3600.0
+"""Of one for SSH: people come back to them."""
 
 
 class Pass(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A token or a login. Times are seconds since the epoch. `role`: the most that it may do, whatever its person may.
-    `lasts`: of a token, how long its login will. `login`: the one that a token was used for."""
+    `lasts`: of a token, how long its login will. `login`: the one that a token was used for. `job`: the only one that
+    a token for SSH is good for; empty: those of the org."""
 
     id: str
-    kind: Literal["token", "login"]
+    kind: Literal["token", "login", "ssh"]
     org: str
     user: str
     hash: str
@@ -37,6 +42,7 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     by: str = ""
     lasts: float = 0
     login: str = ""
+    job: str = ""
 
 
 _decode = msgspec.json.Decoder(Pass).decode
@@ -60,10 +66,26 @@ class Passes:
         await self._bucket.create(id, msgspec.json.encode(made), ttl=ttl + _GRACE)
         return f"{org}.{user}.{id}.{secret}"
 
-    async def check(self, id: str, secret: str, now: float) -> Pass:
-        """The pass that these are. Raises Denied, Unavailable."""
+    async def create_ssh(self, org: str, user: str, *, ttl: float, job: str, by: str, now: float) -> str:
+        """A new access token for SSH: the text that is its password, said once. Raises Unavailable."""
+        id, secret = f"{SSH}-{secrets.token_hex(8)}", secrets.token_urlsafe(32)
+        made = Pass(id=id, kind="ssh", org=org, user=user, hash=digest(secret), created=now, expires=now + ttl, by=by,
+                    job=job)  # fmt: skip
+        await self._bucket.create(id, msgspec.json.encode(made), ttl=ttl + _SSH_GRACE)
+        return f"{id}.{secret}"
+
+    async def find(self, id: str) -> Pass | None:
+        """One by its id, living or over; None: there is none such. Raises Unavailable."""
         entry = await self._bucket.get(id, surely=True) if _is_id(id) else None
-        return _sound(entry, secret, now)
+        return _decode(entry.value) if entry is not None and entry.value else None
+
+    async def check(self, id: str, secret: str, now: float) -> Pass:
+        """The token or login that these are; one for SSH is neither. Raises Denied, Unavailable."""
+        entry = await self._bucket.get(id, surely=True) if _is_id(id) else None
+        found = _sound(entry, secret, now)
+        if found.kind == SSH:
+            raise Denied("this token is a password for ssh; to log in here: `pitstop token create`")
+        return found
 
     async def exchange(self, id: str, secret: str, hash: str, now: float) -> Pass:
         """The login that a token is worth, whose secret has this hash. Once; asked again with the same hash, the same
@@ -124,4 +146,4 @@ def _sound(entry: Entry | None, secret: str, now: float) -> Pass:
 
 def _is_id(text: str) -> bool:
     kind, dash, rest = text.partition("-")
-    return kind in {TOKEN, LOGIN} and bool(dash) and rest.isalnum() and rest.isascii() and len(rest) <= 64
+    return kind in {TOKEN, LOGIN, SSH} and bool(dash) and rest.isalnum() and rest.isascii() and len(rest) <= 64

@@ -61,9 +61,9 @@ class People:
         await self._change(org, user, change)
 
     async def allowed(self, org: str, actor: str, users: tuple[str, ...], keys: tuple[str, ...]) -> list[AllowedKey]:
-        """Every key that may enter, once: of the actor, of the users, and raw ones, which count as the actor."""
+        """Every key that may enter, once: of the users, and raw ones, which count as the actor."""
         found = [_allowed(actor, parse_public_key(key)) for key in keys]
-        for user in dict.fromkeys([actor, *users]):
+        for user in dict.fromkeys(users):
             if user:
                 found += [
                     AllowedKey(user=user, key=key.key, fingerprint=key.fingerprint)

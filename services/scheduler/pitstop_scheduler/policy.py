@@ -6,6 +6,7 @@ from pitstop_common.api import VERBS
 from pitstop_common.errors import Denied
 from pitstop_common.permissions import PUBLISHER
 from pitstop_common.roles import SERVICES, ProjectRules, Role, Services, at_least
+from pitstop_common.ssh_policy import OrgSsh
 from pitstop_scheduler.calls import Caller
 from pitstop_scheduler.config import Config
 from pitstop_scheduler.logs import Logs
@@ -64,6 +65,10 @@ class Policy:
         """What a project gives to those who enter."""
         rules = self._logs.state(org).org(org).rules.get(project, ProjectRules())
         return Services(**{name: getattr(rules, name) for name in SERVICES})
+
+    def ssh(self, org: str) -> OrgSsh:
+        """How the people of an org prove who they are."""
+        return self._logs.state(org).org(org).ssh
 
     def barred(self, org: str, project: str, user: str) -> Barred | None:
         """Why the rules keep a person out of sessions of a project; None: they do not."""

@@ -129,8 +129,8 @@ class Reading:
         spec = await self.spec(view.org, view.run)
         allowed: tuple[dict[str, str], ...] = ()
         job_spec = spec.job(view.job)
-        if (job_spec.pause.any or _guests(view)) and view.status != "finished":
-            keys = await self._keys(spec, view)
+        if (job_spec.pause.any or guests_of(view)) and view.status != "finished":
+            keys = await self.keys(spec, view)
             allowed = tuple(
                 {"user": key.user, "fingerprint": key.fingerprint}
                 for key in keys
@@ -176,43 +176,12 @@ class Reading:
         view = await self._stored_run(org, run_of_job(id))
         return view.project, view.actor
 
-    async def access(self, request: m.AccessRequest) -> m.AccessReply:
-        """Who may enter a job. Raises Unavailable."""
-        await self.current(request.job)
-        return await self.access_as_known(request)
-
-    async def access_as_known(self, request: m.AccessRequest) -> m.AccessReply:
-        """The same, without a look whether anything is to be folded yet. Raises Unavailable."""
-        try:
-            view = await self.job(None, request.job)
-            spec = await self.spec(view.org, view.run)
-        except NotFound:
-            return m.AccessReply(found=False, job=request.job)
-        keys = await self._keys(spec, view)
-        closed = await self._contexts.closed(spec.org, spec.job(view.job).secrets)
-        barred = {key.user: self._policy.barred(spec.org, spec.project, key.user) or closed(key.user) for key in keys}
-        allowed = [key for key in keys if barred[key.user] is None]
-        shut = next((barred[key.user] for key in keys if key.fingerprint == request.fingerprint), None)
-        owner = ""
-        if request.fingerprint and all(key.fingerprint != request.fingerprint for key in allowed):
-            owner = await self._people.owner_of(spec.org, request.fingerprint)
-        return m.AccessReply(
-            found=True, job=view.job, attempt=view.attempt, org=view.org, run=view.run, project=view.project,
-            request=spec.request, actor=spec.actor, status=view.status, host=view.host,
-            incarnation=view.incarnation, offers=spec.job(view.job).pause.any or bool(_guests(view)),
-            allowed=tuple(allowed), owner=owner,
-            barrier=shut.code if shut else "", barrier_text=shut.text if shut else "",
-            services=self._policy.services(spec.org, spec.project),
-        )  # fmt: skip
-
-    async def _keys(self, spec: RunSpec, view: m.JobView) -> list[m.AllowedKey]:
-        """Of those for whom the run offers a session, of the one for whom a hold has paused this job, and of those who
-        had it paused. Of a job that offers none: of those who would be let in, who are told that."""
-        guests, session = _guests(view), spec.session
-        if guests and not spec.job(view.job).pause.any:
-            keys = session.keys if spec.actor in guests else ()
-            return await self._people.allowed(spec.org, spec.actor if keys else "", guests, keys)
-        return await self._people.allowed(spec.org, spec.actor, (*session.users, *guests), session.keys)
+    async def keys(self, spec: RunSpec, view: m.JobView) -> list[m.AllowedKey]:
+        """The keys of whom the run names for this job, and those that came with the request, which count as the
+        actor's."""
+        guests = guests_of(view)
+        raw = spec.session.keys if spec.job(view.job).pause.any or not guests or spec.actor in guests else ()
+        return await self._people.allowed(spec.org, spec.actor, named(spec, view), raw)
 
     def org(self, name: str) -> OrgView:
         """Limits of an org, and what is in use."""
@@ -224,7 +193,7 @@ class Reading:
             debug=debug, waiting=sum(1 for _ in state.waiting(name)), weight=org.weight, projects=org.projects,
             used_by_project={project: used for project, used in org.used_by_project.items() if used},
             pressure=org.pressure, max_duration=org.max_duration, longest_session=org.longest_session,
-            roles=org.roles, rules=org.rules, pools=self.pools(),
+            roles=org.roles, rules=org.rules, ssh=org.ssh, pools=self.pools(),
         )  # fmt: skip
 
     def pools(self) -> tuple[PoolView, ...]:
@@ -279,6 +248,15 @@ class Reading:
         }
 
 
-def _guests(view: m.JobView) -> tuple[str, ...]:
-    """Whom this job lets in beside those whom its run names."""
+def guests_of(view: m.JobView) -> tuple[str, ...]:
+    """Whom this job lets in beside those whom its run names: for whom a hold has paused it, and who had it paused."""
     return (view.held_for, *view.guests) if view.held_for else view.guests
+
+
+def named(spec: RunSpec, view: m.JobView) -> tuple[str, ...]:
+    """Those for whom the run offers a session, and the job's guests. Of a job that offers none: those who would be let
+    in, who are told that."""
+    guests = guests_of(view)
+    if guests and not spec.job(view.job).pause.any:
+        return guests
+    return tuple(user for user in (spec.actor, *spec.session.users, *guests) if user or spec.session.keys)

@@ -7,6 +7,7 @@ import secrets
 
 from pitstop_common.lifecycle import Runtime
 from pitstop_common.streams import REQ, REQ_ORG
+from pitstop_scheduler.admitting import Admitting
 from pitstop_scheduler.api import Api
 from pitstop_scheduler.api_passes import Tokens
 from pitstop_scheduler.callout import Callout, key_of
@@ -40,8 +41,9 @@ async def main(runtime: Runtime, config: Config) -> None:
     reading = Reading(bus, logs, people, policy, contexts)
     placing = Placing(logs, reading, read_aliases(config.label_pools))
     intake = Intake(bus, people, policy, metrics, reading, contexts, placing)
-    tokens = Tokens(passes, policy, open=bool(config.callout_key))
-    api = Api(bus, logs, intake, people, reading, policy, contexts, tokens, metrics)
+    admitting = Admitting(reading, people, policy, contexts, passes)
+    tokens = Tokens(passes, policy, reading, open=bool(config.callout_key))
+    api = Api(bus, logs, intake, people, reading, policy, contexts, tokens, admitting, metrics)
     owner = f"scheduler-{secrets.token_hex(4)}"
     seats = Seats(bus, owner, config.partitions)
     partitions = [

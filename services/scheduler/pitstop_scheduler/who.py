@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pitstop_common import messages as m
+from pitstop_scheduler.admitting import Admitting
 from pitstop_scheduler.forced import guests
 from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.model import Job
@@ -20,8 +21,8 @@ _ENTERED: Final = frozenset({"starting", "running", "paused"})
 class Who:
     """Answers from the fold and the registered keys."""
 
-    def __init__(self, logs: Logs, people: People, reading: Reading) -> None:
-        self._logs, self._people, self._reading = logs, people, reading
+    def __init__(self, logs: Logs, people: People, reading: Reading, admitting: Admitting) -> None:
+        self._logs, self._people, self._reading, self._admitting = logs, people, reading, admitting
 
     async def whose(self, request: m.WhoRequest) -> m.WhoReply:
         """Raises Unavailable."""
@@ -32,7 +33,7 @@ class Who:
         for job in sorted(self._open(orgs), key=lambda job: (job.queued, job.id)):
             if len(found) == MAX_OPEN_JOBS:
                 break
-            access = await self._reading.access_as_known(m.AccessRequest(job=job.id))
+            access = await self._admitting.as_known(m.AccessRequest(job=job.id))
             if any(key.fingerprint == request.fingerprint for key in access.allowed):
                 found += filter(None, [await self._described(job)])
         return m.WhoReply(people=tuple(people), jobs=tuple(found))

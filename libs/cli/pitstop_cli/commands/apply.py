@@ -49,6 +49,14 @@ def command(source: str, dry_run: bool, nats: str | None, org: str | None, outpu
     [roles]                    # none, read, write or admin   [no table: everybody has write]
     ada = "admin"
     "*" = "read"               # everybody who is not named   [none]
+    [ssh]                      # who people are, docs/access.md
+    keys_url = "https://git.example/{user}.keys"
+    keys_token = "CONTEXT/NAME"    # a secret, sent there as a bearer token
+    user_ca = ["ssh-ed25519 AAAA"] # authorities of certificates
+    [ssh.principals]           # where one is not the user of the same name
+    "ada@example.com" = "ada"
+    [ssh.revoked]              # certificates
+    serials = [7]              # also: ids = ["ada laptop"], keys = ["SHA256:…"]
     [pools.default]            # in this file, or in one of its own
     slots = 20                 # jobs of all orgs at once     [the scheduler's PITSTOP_POOL_SLOTS]
 

@@ -25,25 +25,45 @@ def command() -> None:
 @click.option("--user", default="", metavar="USER", help="Who will log in with it.  [default: you]")
 @click.option("--ttl", callback=seconds, metavar="DURATION", help="How long it can be used.  [15m]")
 @click.option("--lasts", callback=seconds, metavar="DURATION", help="How long the login lasts.  [720h]")
+@click.option("--job", default="", metavar="JOB", help="An access token: a password for ssh into this job alone.")
+@click.option("--ssh", is_flag=True, help="An access token for any job that its user may enter.")
 @click.option("--role", type=click.Choice(["read", "write", "admin"]), default="admin",
               help="The most the login is good for.  [what its user may do]")  # fmt: skip
 @system_options
 @output_option
 def create(
-    user: str, ttl: float | None, lasts: float | None, role: str, nats: str | None, org: str | None, output: str
-) -> None:
+    user: str, ttl: float | None, lasts: float | None, job: str, ssh: bool, role: str, nats: str | None,
+    org: str | None, output: str,
+) -> None:  # fmt: skip
     """Make a token for one login. It is printed once, and kept nowhere. For others: admins.
 
+    With --job or --ssh it is an access token: the password of plain ssh, for a machine without a key. It lets in as its
+    user, who must be one whom the run names, as often as wanted until its time is over.
+
     \b
-    JSON: {"id", "token", "user", "role", "expires"}
+    JSON: {"id", "token", "user", "role", "expires", "job"}
     """
+    if (job or ssh) and (lasts or role != "admin"):
+        raise Failure("--lasts and --role are of logins; an access token is none", code=USAGE)
     target = find(nats, org)
-    body = {"user": user, "role": role, **({"ttl": ttl} if ttl else {}), **({"lasts": lasts} if lasts else {})}
+    body = {
+        "user": user,
+        "role": role,
+        "job": job,
+        "ssh": ssh,
+        **({"ttl": ttl} if ttl else {}),
+        **({"lasts": lasts} if lasts else {}),
+    }
     made = run_async(_call(target, "token-create", body))
     if output == "json":
         out_json(made)
         return
     out(made["token"])
+    if job or ssh:
+        what = f"the job {job}" if job else f"the jobs of {target.org} that {made['user']} may enter"
+        say(f"a password for ssh into {what}, until {made['expires'][11:16]} UTC:", "green")
+        say(f"  ssh -o PubkeyAuthentication=no …   (the rest: pitstop ssh {job or 'JOB'} --info; PuTTY: plink -pw)")
+        return
     say(f"a token for {made['user']} in {target.org}, for one login until {made['expires'][11:16]} UTC:", "green")
     say(f"  pitstop login nats://{place_of(target.nats)} --token-stdin")
 
@@ -55,7 +75,7 @@ def ls(nats: str | None, org: str | None, output: str) -> None:
     """List your tokens and logins; for admins, everybody's.
 
     \b
-    JSON: {"passes": [{"id", "kind": token | login, "user", "role", "by", "created", "expires"}]}
+    JSON: {"passes": [{"id", "kind": token | login | ssh, "user", "role", "by", "created", "expires", "job"}]}
     """
     answer = run_async(_call(find(nats, org), "token-ls", {}))
     if output == "json":
@@ -64,6 +84,7 @@ def ls(nats: str | None, org: str | None, output: str) -> None:
     rows: list[tuple[str, ...]] = []
     for one in answer["passes"]:
         bound = "-" if one["role"] == "admin" else one["role"]
+        bound = f"ssh {one['job'] or 'any job'}" if one["kind"] == "ssh" else bound
         rows.append((one["id"], one["user"], bound, one["by"], one["created"][:16], one["expires"][:16]))
     table(("ID", "USER", "AT MOST", "BY", "CREATED", "EXPIRES"), rows)
 

@@ -8,16 +8,19 @@ import msgspec
 
 from pitstop_common.messages.parts import JobStatus
 from pitstop_common.roles import Services
+from pitstop_common.ssh_policy import Trust
 
 Barrier = Literal["ssh_disabled", "ssh_role", "ssh_context"]
 """Rules that keep a person out of a session, whatever keys they have: stable codes."""
 
 
 class AccessRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Who may enter this job? `fingerprint`: the key that signed; if it is not among the allowed, its owner is said."""
+    """Who may enter this job? `fingerprint`: the key that signed; if it is not among the allowed, its owner is said.
+    `token`: the id of the access token that came as a password."""
 
     job: str
     fingerprint: str = ""
+    token: str = ""
 
 
 class AllowedKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,11 +31,32 @@ class AllowedKey(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
 
 
+class Entrant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A user whom the run names. `barrier`: the rule that keeps that user out, however it is proved who it is."""
+
+    user: str
+    barrier: Barrier | Literal[""] = ""
+    barrier_text: str = ""
+
+
+class KnownToken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An access token. `hash`: of its secret (SHA-256, hex). `job` empty: of any job of the org. `over`: expired."""
+
+    id: str
+    org: str
+    user: str
+    hash: str
+    job: str = ""
+    over: bool = False
+
+
 class AccessReply(msgspec.Struct, frozen=True, kw_only=True):
     """`found` false: no such job. `offers` false: the job offers no session. `allowed`: the keys that may enter.
     `owner`: whose key the asked fingerprint is, when it is registered in the org but not allowed here. `barrier`: the
     rule that keeps that person out, `barrier_text` in words; empty: no rule does. `services`: what the project
-    gives to those inside."""
+    gives to those inside. `people`: whom the run names. `trust`: whose certificates prove who somebody is. `token`: the
+    one that was asked about, also when there is no such job; None: nobody has it. `linked`: what is wrong with sources
+    of keys, in words."""
 
     found: bool
     job: str = ""
@@ -51,6 +75,10 @@ class AccessReply(msgspec.Struct, frozen=True, kw_only=True):
     barrier: Barrier | Literal[""] = ""
     barrier_text: str = ""
     services: Services = Services()
+    people: tuple[Entrant, ...] = ()
+    trust: Trust = Trust()
+    token: KnownToken | None = None
+    linked: str = ""
 
 
 class WhoRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from pitstop_common.messages.parts import (
 )
 from pitstop_common.messages.pools import HostDrain, PoolAsked, PoolConfigured, PoolShared
 from pitstop_common.roles import ProjectRules, Role
+from pitstop_common.ssh_policy import OrgSsh
 
 
 class AcceptedJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -277,7 +278,8 @@ class OrgConfigured(Message, frozen=True, kw_only=True, tag="org.configured"):
     """New limits of an org, all of them. `slots` null: the deployment's default; 0: no limit. Lower limits never kill.
     Seconds: `pressure` is the idle limit while runs of the org wait. From the first login: `max_duration` is how long a
     session lasts when its request does not say, `longest_session` bounds what any request and `run.extend` may reach.
-    `roles` null: whoever has a credential of the org has the role write. `rules`: of projects."""
+    `roles` null: whoever has a credential of the org has the role write. `rules`: of projects. `ssh`: how its people
+    prove who they are."""
 
     slots: int | None = None
     weight: int = 1
@@ -287,6 +289,7 @@ class OrgConfigured(Message, frozen=True, kw_only=True, tag="org.configured"):
     longest_session: float = LONGEST_SESSION
     roles: dict[str, Role] | None = None
     rules: dict[str, ProjectRules] = {}
+    ssh: OrgSsh = OrgSsh()
     by: str = ""
 
 

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from pitstop_common.certificates import Bounds
 from pitstop_common.roles import Services
 
 Service = Literal["terminal", "exec", "sftp", "forwarding", "agent"]
@@ -19,14 +20,26 @@ _NAMES: Final[dict[Service, str]] = {
 }
 
 
+_PERMITS: Final[dict[Service, tuple[str, str]]] = {
+    "forwarding": ("forwarding", "permit-port-forwarding"), "agent": ("agent", "permit-agent-forwarding"),
+}  # fmt: skip
+"""The bound of a login that a service falls under, and what its certificate would say."""
+
+
 class Rules(msgspec.Struct, frozen=True):
-    """The switches of one project."""
+    """The switches of one project, and the bounds of one login."""
 
     project: str = ""
     services: Services = Services()
+    bounds: Bounds = Bounds()
 
     def fault(self, service: Service) -> str:
         """Why a service is not given; empty when it is."""
+        bound, permit = _PERMITS.get(service, ("", ""))
+        if bound and not getattr(self.bounds, bound):
+            return (
+                f"your certificate does not allow {_NAMES[service]}: it has no {permit}. Ask who signs it for another"
+            )
         if getattr(self.services, service):
             return ""
         return (

@@ -37,6 +37,7 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         self._tasks = tasks
         self._channel: asyncssh.SSHServerChannel[bytes]
         self._command: str | None = None
+        self._original = ""
         self._new = False
         self._sftp = False
         self._size = environment.size(0, 0)
@@ -57,9 +58,9 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         self._channel = chan
 
     def pty_requested(self, _term: str, size: tuple[int, int, int, int], _modes: object) -> bool:
-        """A terminal comes with the shell or command."""
+        """A terminal comes with the shell or command; if the login allows none, they go on without."""
         self._size = environment.size(size[0], size[1])
-        return True
+        return self._forwards.rules.bounds.pty
 
     def shell_requested(self) -> bool:
         """A shell."""
@@ -80,6 +81,9 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         """The request was granted. What the project does not allow is granted too, so that the reason can be shown:
         a refused request carries no text."""
         self.working = True
+        if (forced := self._forwards.rules.bounds.command) is not None:
+            self._original = self._command or (command.NEW if self._new else command.SFTP if self._sftp else "")
+            self._command, self._new, self._sftp = forced, False, False
         track(self._tasks, self._serve())
 
     def data_received(self, data: bytes, _datatype: int | None) -> None:
@@ -237,6 +241,8 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         env = environment.added(self._channel.get_environment(), entry.env, terminal)
         if self._forwards.agent_path:
             env["SSH_AUTH_SOCK"] = self._forwards.agent_path
+        if self._original:
+            env["SSH_ORIGINAL_COMMAND"] = self._original
         return await self._host.spawn(
             self._person,
             command.argv(entry.shell, self._command, sftp=self._sftp),

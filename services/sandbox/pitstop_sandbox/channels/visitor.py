@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
 from asyncssh.packet import Boolean, Byte, String
 
+from pitstop_common.credentials import token_id
 from pitstop_common.errors import PitstopError
 from pitstop_common.link import Close, Kind, Open
 from pitstop_common.messages import AccessReply
@@ -46,8 +48,8 @@ class House(Protocol):
     host: str
     seen: Seen
 
-    async def access(self, job: str) -> AccessReply:
-        """Who may enter a job. Raises PitstopError."""
+    async def access(self, job: str, *, token: str = "") -> AccessReply:
+        """Who may enter a job, and what is known of a token. Raises PitstopError."""
 
     def find(self, job: str) -> SessionHost | None:
         """The job, when it runs here."""
@@ -168,12 +170,12 @@ class Visitor:
 
     async def _enter(self) -> tuple[Session, SessionHost, Rules]:
         try:
-            access = await self._house.access(self.job)
+            access = await self._house.access(self.job, token=token_id(self._login.token))
         except PitstopError as error:
             raise _Turned(
                 "unavailable", f"the scheduler does not answer ({error}); connect again in a moment"
             ) from None
-        verdict = check(self._login, access, self._house.host)
+        verdict = check(self._login, access, self._house.host, time.time())
         if isinstance(verdict, Refused):
             log.warning("refused job=%r reason=%s: %s", self.job, verdict.reason, verdict.text)
             raise _Turned(verdict.reason, verdict.text)
@@ -188,7 +190,7 @@ class Visitor:
         digest = hashlib.sha256(self._login.session_id).hexdigest()[:16]
         person = Session(id=digest, user=verdict.user, fingerprint=verdict.fingerprint, client=self._login.client[:100])
         await job.opened(person)
-        return person, job, Rules(access.project, access.services)
+        return person, job, Rules(access.project, access.services, verdict.bounds)
 
     def _serve(self, person: Session, job: SessionHost, rules: Rules) -> None:
         forwards = self._forwards = Forwards(job, person, rules, self._tasks)

@@ -42,9 +42,9 @@ class Scheduler:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    async def access(self, job: str) -> AccessReply:
-        """Who may enter a job. Raises Unavailable."""
-        found = await self._ask("access", AccessRequest(job=job), AccessReply)
+    async def access(self, job: str, *, token: str = "") -> AccessReply:
+        """Who may enter a job, and what is known of a token (by its id). Raises Unavailable."""
+        found = await self._ask("access", AccessRequest(job=job, token=token), AccessReply)
         return found or AccessReply(found=False, job=job)
 
     async def job(self, job: str) -> JobView | None:

@@ -57,7 +57,7 @@ def configured(tick: Tick, fact: m.OrgConfigured, _: Stored) -> None:
     tick.emit(
         c.Limits(
             fact.org, fact.slots, max(1, fact.weight), dict(fact.projects), fact.pressure, fact.longest_session,
-            fact.max_duration, fact.roles, fact.rules,
+            fact.max_duration, fact.roles, fact.rules, fact.ssh,
         )
     )  # fmt: skip
     for job in tuple(tick.draft.living_jobs()):
