@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +89,51 @@ async def test_who_was_in_a_run_and_what_they_did_stands_in_its_audit(anybody: O
     for words in ("entered", "ran: echo one; echo two >&2", "listens inside on: 127.0.0.1:7001", "retry of step 1",
                   "was refused: key_unknown", "skip at step 1", "left: exit, after"):  # fmt: skip
         assert any(words in line for line in table), words
+
+
+async def sftp(run: Run, folder: Path, *lines: str) -> None:
+    """OpenSSH's own client, with these commands."""
+    place = run.outside.place
+    _, *options, _ = place.ssh_args(run.job)
+    options[options.index("-p")] = "-P"
+    at = place.facts["ssh"]
+    (folder / "batch").write_text("\n".join(lines) + "\n")
+    client = await asyncio.create_subprocess_exec("sftp", *options, "-b", str(folder / "batch"),
+                                                  f"{run.job}@{at['host']}", stdout=asyncio.subprocess.PIPE,
+                                                  stderr=asyncio.subprocess.STDOUT)  # fmt: skip
+    out, _ = await client.communicate()
+    assert client.returncode == 0, out.decode()
+
+
+async def test_each_operation_on_files_over_sftp_and_a_thousand_of_them_in_few_events(
+    anybody: Outside, tmp_path: Path
+) -> None:
+    run = await anybody.request("true", ssh={"pause": "at_end"})
+    await run.paused()
+    local = tmp_path / "a file"
+    local.write_text("x" * 100_000)
+    await sftp(run, tmp_path, f'put "{local}" new', f"get new {tmp_path}/back", "rename new old", "mkdir d", "ls d",
+               "rmdir d", "ln old hard", "ln -s old soft", "chmod 600 old", "rm hard")  # fmt: skip
+    work = "/home/runner/work"
+    done = [entry["what"] for entry in await used(run, 11) if entry["kind"] == "file"]
+    assert [what for what in done if not what.startswith(("list", "change attributes of /home/runner/work/new"))] == [
+        f"write {work}/new", f"read {work}/new", f"rename {work}/new to {work}/old", f"make folder {work}/d",
+        f"remove folder {work}/d", f"link {work}/old as {work}/hard", f"link old as {work}/soft",
+        f"change attributes of {work}/old", f"remove {work}/hard",
+    ]  # fmt: skip
+    flood = tmp_path / "flood"
+    flood.mkdir()
+    for number in range(1000):
+        (flood / f"file {number}").write_text("y")
+    await sftp(run, tmp_path, f"put -r {flood}")
+    await run.exit()
+    await run.finished()
+    entries = [entry for entry in await audit(run) if entry["kind"] == "file"]
+    assert sum(entry["count"] for entry in entries) >= 1010 and len(entries) < 50
+    named = [what for entry in entries for what in (entry["what"], *entry["named"]) if what]
+    assert f"write '{work}/flood/file 7'" in named and len(named) > 100
+    table = (await asyncio.to_thread(anybody.place.home.run, "audit", run.job, "--org", "acme")).stdout
+    assert f"sftp: rename {work}/new to {work}/old" in table and "too many different ones" in table
 
 
 async def test_an_extension_a_cancel_and_an_expiry_stand_there_too(anybody: Outside) -> None:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop_sandbox.events import Used
-from pitstop_sandbox.ledger import _LOOKED_AT, AT_ONCE, LONGEST, NAMED, WINDOW, Tally, _Same, harmless
+from pitstop_sandbox.ledger import _LOOKED_AT, LONGEST, harmless
 from pitstop_sandbox.steps.masks import Masks
+from pitstop_sandbox.tally import AT_ONCE, FILES_CHARS, FILES_NAMED, NAMED, WINDOW, Same, Tally, batched
 
 USES = st.lists(
     st.tuples(st.floats(0, WINDOW / 4), st.sampled_from("ab"), st.sampled_from(["exec", "sftp"]), st.integers(0, 60)),
@@ -25,7 +26,7 @@ def played(uses: list[tuple[float, str, str, int]]) -> list[tuple[float, Used]]:
         now += wait
         if tally.ends is not None and tally.ends <= now:  # the timer of the ledger
             said += [(tally.ends, one) for one in tally.due(tally.ends)]
-        same = _Same(user, kind, f"run {number}" if kind == "exec" else "")  # type: ignore[arg-type]
+        same = Same(user, kind, f"run {number}" if kind == "exec" else "")  # type: ignore[arg-type]
         said += [(now, one) for one in tally.use(f"of {user}", same, now)]
     return [*said, *((now, one) for one in tally.rest())]
 
@@ -55,6 +56,19 @@ def test_what_comes_alone_is_said_at_once_and_by_name() -> None:
     assert [one.what for _, one in played(uses)] == [f"run {number}" for number in range(AT_ONCE)]
     flood = played([*uses, *((0.0, "a", "exec", 7) for _ in range(1000))])
     assert [(one.what, one.count) for _, one in flood[AT_ONCE:]] == [("run 7", 1000)]
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.text("xyz", min_size=1, max_size=400)), max_size=300))
+def test_files_of_a_window_are_named_in_one_event_a_person_and_the_rest_counted(files: list[tuple[str, str]]) -> None:
+    tally, said = Tally(FILES_NAMED, FILES_CHARS), []
+    for user, name in files:
+        said += tally.use(f"of {user}", Same(user, "file", name), 100.0)
+    rest = batched(tally.rest())
+    assert [(one.user, one.what) for one in said] == files[:AT_ONCE]
+    assert sum(one.count for one in [*said, *rest]) == len(files)
+    assert len(rest) <= 4 and sum(len(name) for one in rest for name in one.named) <= FILES_CHARS + 12 * FILES_NAMED
+    if len(files) <= FILES_NAMED // 2 and sum(len(name) for _, name in files) < FILES_CHARS:
+        assert all(one.named for one in rest)
 
 
 @given(st.text(max_size=6000), st.lists(st.text("abc\n", min_size=5, max_size=40), max_size=3))

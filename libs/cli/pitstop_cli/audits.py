@@ -15,11 +15,12 @@ _USES: Final = {
     "shell": "a shell",
     "exec": "ran",
     "sftp": "sftp",
+    "file": "sftp",
     "dial": "connected inside to",
     "listen": "listens inside on",
     "agent": "forwarded their agent",
 }
-_NAMED: Final = ("exec", "dial", "listen")
+_NAMED: Final = ("exec", "file", "dial", "listen")
 
 
 def joined(entries: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -33,7 +34,15 @@ def joined(entries: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def audit_lines(entries: Iterable[dict[str, Any]]) -> list[str]:
     """A table: when, which job, who, from where, with which key, what."""
-    return columns(_HEADS, [_row(entry) for entry in entries])
+    return columns(_HEADS, [_row(one) for entry in entries for one in _apart(entry)])
+
+
+def _apart(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each operation on files that came with others."""
+    named = entry.get("named") or ()
+    yield from ({**entry, "what": what, "count": 1} for what in named)
+    if not named:
+        yield entry
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:

@@ -19,8 +19,9 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Something that somebody did, or that was done to them. `type`: the fact's: run.accepted, run.cancel, run.extend,
     run.pause (`what`: off), job.pausing, step.started (tried again by `user`), job.resumed, job.finished,
     session.expired, ssh.connected, ssh.used, ssh.closed, ssh.denied. `time`: by the clock of whoever says so; `stored`:
-    by the server's; both RFC 3339. `client`: address and port. `kind`: of a use: shell, exec, sftp, dial, listen,
-    agent. `what`: the command or place of a use, the choice at a pause, a result. `count`: so often. `seconds`: of an
+    by the server's; both RFC 3339. `client`: address and port. `kind`: of a use: shell, exec, sftp, file, dial,
+    listen, agent. `what`: the command or place of a use, the choice at a pause, a result. `count`: so often;
+    `named`: of many operations on files, those that had room. `seconds`: of an
     extension or a connection."""
 
     seq: int
@@ -36,6 +37,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
     what: str = ""
     count: int = 1
+    named: tuple[str, ...] = ()
     reason: str = ""
     step: int = 0
     seconds: float = 0

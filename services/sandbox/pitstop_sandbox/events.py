@@ -106,13 +106,15 @@ class Active(_Event, frozen=True, kw_only=True):
 
 
 class Used(_Event, frozen=True, kw_only=True):
-    """Somebody opens something inside, or has opened it `count` times. `what` is masked and bounded."""
+    """Somebody opens something inside, or has opened it `count` times. `what` is masked and bounded. `named`: of
+    many operations on files, what each was."""
 
     session: str
     user: str
     kind: UseKind
     what: str = ""
     count: int = 1
+    named: tuple[str, ...] = ()
 
 
 class Asked(_Event, frozen=True, kw_only=True):

@@ -1,76 +1,23 @@
-"""What people open inside, for the audit: said before it is opened, in words that are safe to keep, and never a flood.
-
-The rule, for each job: in WINDOW seconds from the first, AT_ONCE uses are said one by one. Those that follow are
-counted, the same one of the same person together, and said at the window's end: NAMED different ones by name, the rest
-as one number for each person and kind.
-"""
+"""What people open inside, and which files they ask for over sftp, for the audit: said before it is done, in words that
+are safe to keep, and never a flood (the rule is in `tally`)."""
 
 from __future__ import annotations
 
 import asyncio
+import shlex
 import unicodedata
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
-from pitstop_common.messages import UseKind
 from pitstop_sandbox.events import Used
 from pitstop_sandbox.ports import Session, Use
 from pitstop_sandbox.steps.masks import Masks
+from pitstop_sandbox.tally import FILES_CHARS, FILES_NAMED, Same, Tally, batched
 
-WINDOW: Final = 30.0
-AT_ONCE: Final = 20
-NAMED: Final = 12
 LONGEST: Final = 300
-"""Characters that are kept of a command or place."""
+"""Characters that are kept of a command or place, and of each path."""
 _LOOKED_AT: Final = 4096
 """Bytes of it that are looked at."""
-
-
-class _Same(NamedTuple):
-    user: str
-    kind: UseKind
-    what: str
-
-
-class Tally:
-    """The rule. Pure: time is an argument, in seconds."""
-
-    def __init__(self) -> None:
-        self._ends = 0.0
-        self._said = 0
-        self._counted: dict[_Same, tuple[str, int]] = {}
-
-    def use(self, session: str, same: _Same, now: float) -> list[Used]:
-        """One more. What is to be said at once: it, behind what an earlier window has left; or nothing yet."""
-        before = self.due(now)
-        if now >= self._ends:
-            self._ends, self._said = now + WINDOW, 0
-        if self._said < AT_ONCE and not self._counted:
-            self._said += 1
-            return [*before, _used(session, same, 1)]
-        if same not in self._counted and len(self._counted) >= NAMED:
-            same = same._replace(what="")
-        first, count = self._counted.get(same, (session, 0))
-        self._counted[same] = first, count + 1
-        return before
-
-    @property
-    def ends(self) -> float | None:
-        """When there is something to say; None: nothing waits."""
-        return self._ends if self._counted else None
-
-    def due(self, now: float) -> list[Used]:
-        """What is to be said, if the window is over."""
-        return self.rest() if self._counted and now >= self._ends else []
-
-    def rest(self) -> list[Used]:
-        """All that has been counted."""
-        counted, self._counted = self._counted, {}
-        return [_used(session, same, count) for same, (session, count) in counted.items()]
-
-
-def _used(session: str, same: _Same, count: int) -> Used:
-    return Used(session=session, user=same.user, kind=same.kind, what=same.what, count=count)
 
 
 class Ledger:
@@ -82,6 +29,7 @@ class Ledger:
         self._masks = Masks()
         self._known: tuple[str, ...] = ()
         self._tally = Tally()
+        self._files = Tally(FILES_NAMED, FILES_CHARS)
         self._counting = asyncio.Event()
 
     def used(self, session: Session, use: Use) -> None:
@@ -89,26 +37,43 @@ class Ledger:
         values = self._values()
         if values != self._known:
             self._known, self._masks = values, Masks(values)
-        same = _Same(session.user, use.kind, harmless(use.what, self._masks))
-        self._tell(self._tally.use(session.id, same, self._clock()))
-        if self._tally.ends is not None:
+        now = self._clock()
+        if use.kind == "file":
+            self._tell(batched(self._files.due(now)))
+            said = self._files.use(session.id, Same(session.user, "file", self._operation(use)), now)
+        else:
+            said = self._tally.use(session.id, Same(session.user, use.kind, harmless(use.what, self._masks)), now)
+        self._tell(said)
+        if self._ends is not None:
             self._counting.set()
+
+    def _operation(self, use: Use) -> str:
+        """`rename 'a b' to c`. Names that are not shown anyway are not looked at."""
+        if self._files.full():
+            return ""
+        between = " as " if use.what == "link" else " to "
+        return f"{use.what} {between.join(shlex.quote(harmless(path, self._masks)) for path in use.paths)}"
+
+    @property
+    def _ends(self) -> float | None:
+        return min((ends for tally in (self._tally, self._files) if (ends := tally.ends) is not None), default=None)
 
     async def keep(self) -> None:
         """Says what was counted when it is due, and all of it when this is cancelled."""
         try:
             while True:
                 await self._counting.wait()
-                await asyncio.sleep(max(0.0, (self._tally.ends or 0.0) - self._clock()))
-                self._tell(self._tally.due(self._clock()))
-                if self._tally.ends is None:
+                await asyncio.sleep(max(0.0, (self._ends or 0.0) - self._clock()))
+                now = self._clock()
+                self._tell([*self._tally.due(now), *batched(self._files.due(now))])
+                if self._ends is None:
                     self._counting.clear()
         finally:
             self.close()
 
     def close(self) -> None:
         """Say all that was counted: the job ends, or is let go of."""
-        self._tell(self._tally.rest())
+        self._tell([*self._tally.rest(), *batched(self._files.rest())])
 
     def _tell(self, uses: list[Used]) -> None:
         for use in uses:

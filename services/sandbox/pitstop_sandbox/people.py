@@ -86,4 +86,4 @@ def used(t: Turn, event: Used) -> None:
     """Somebody opens something. Of a job whose end was said nothing more is."""
     if not t.state.removed:
         t.publish(SshUsed, session=event.session, user=event.user, kind=event.kind, what=event.what,
-                  count=event.count)  # fmt: skip
+                  count=event.count, named=event.named)  # fmt: skip

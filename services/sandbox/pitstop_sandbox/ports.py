@@ -55,10 +55,12 @@ class Pty(msgspec.Struct, frozen=True):
 
 
 class Use(msgspec.Struct, frozen=True):
-    """What somebody does inside. `what`: the command, or the place that is dialled or listened on."""
+    """What somebody does inside. `what`: the command, or the place that is dialled or listened on, or what is asked of
+    the files at `paths`."""
 
     kind: UseKind
     what: str = ""
+    paths: tuple[str, ...] = ()
 
 
 class SessionHost(Protocol):

@@ -73,6 +73,7 @@ _FIELDS: Final[dict[type[m.Message], Callable[[Any], dict[str, Any] | None]]] = 
     },
     m.SshUsed: lambda fact: {
         "user": fact.user, "session": fact.session, "kind": fact.kind, "what": fact.what, "count": fact.count,
+        "named": fact.named,
     },
     m.SshClosed: lambda fact: {
         "user": fact.user, "session": fact.session, "reason": fact.reason, "seconds": fact.duration,

@@ -211,15 +211,16 @@ class SshActive(HostFact, frozen=True, kw_only=True, tag="ssh.active"):
 
 class SshUsed(HostFact, frozen=True, kw_only=True, tag="ssh.used"):
     """Somebody inside opens something: a shell, a command (`what`), sftp, a connection to `what` inside, a listener on
-    `what`, their agent. `what` is masked as the job's log is, has no control characters and is bounded. `count`: so
-    often, where many came at a time; `session` is the first of theirs then. An empty `what` of a kind that has one:
-    too many different ones to name."""
+    `what`, their agent; or asks something of files over sftp. `what` is masked as the job's log is, has no control
+    characters and is bounded. `count`: so often, where many came at a time; `session` is the first of theirs then. An
+    empty `what` of a kind that has one: too many different ones to name, or many operations on files, in `named`."""
 
     session: str
     user: str
     kind: UseKind
     what: str = ""
     count: int = 1
+    named: tuple[str, ...] = ()
 
 
 class SshClosed(HostFact, frozen=True, kw_only=True, tag="ssh.closed"):

@@ -14,9 +14,10 @@ from pitstop_sandbox.channels import command, environment
 from pitstop_sandbox.channels.display import READ_FOR, back, fail, greeting, redraw, show, tell, warn
 from pitstop_sandbox.channels.forwards import Forwards
 from pitstop_sandbox.channels.running import Begun, Running
+from pitstop_sandbox.channels.sftp_watch import SftpWatch
 from pitstop_sandbox.channels.shells import Line
 from pitstop_sandbox.channels.waiting import track
-from pitstop_sandbox.ports import Entry, Pty, Session, SessionHost
+from pitstop_sandbox.ports import Entry, Pty, Session, SessionHost, Use
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         self._original = ""
         self._new = False
         self._sftp = False
+        self._watch = SftpWatch(lambda asked: host.used(person, Use("file", asked.what, asked.paths)))
         self._size = environment.size(0, 0)
         self._early: list[bytes] = []
         self._signals: list[int] = []
@@ -89,7 +91,7 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
     def data_received(self, data: bytes, _datatype: int | None) -> None:
         """The client typed or sent something."""
         if self._running is not None:
-            self._running.input.write(data)
+            self._pass(self._running, data)
         else:
             self._early.append(data)
             self._channel.pause_reading()
@@ -268,12 +270,17 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
             track(self._tasks, begun.process.signal(number, tree=True))
         early, self._early = self._early, []
         for data in early:
-            running.input.write(data)
+            self._pass(running, data)
         if early:
             self._channel.resume_reading()
         if self._eof:
             self._end_input()
         return running
+
+    def _pass(self, running: Running, data: bytes) -> None:
+        if self._sftp:
+            self._watch.feed(data)
+        running.input.write(data)
 
     def _shown(self, size: int) -> None:
         if self._sftp:
