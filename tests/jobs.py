@@ -18,10 +18,10 @@ from pitstop_common.messages import HostFact, JobReport, LogChunk, SshAddress, e
 from pitstop_common.spec import JobSpec, PausePlan, RunSpec, SessionPolicy, Source, StepSpec
 from pitstop_sandbox.backends.namespaces import NamespacesBackend
 from pitstop_sandbox.backends.port import Exit, Process
-from pitstop_sandbox.checkout import CheckoutLimits
 from pitstop_sandbox.outbox import Identity
 from pitstop_sandbox.ports import Pty, Session
 from pitstop_sandbox.runner import JobRunner, Settings
+from pitstop_sandbox.source.wish import CheckoutLimits
 
 JOB = "aaaaaaaaaaaa-1"
 SETTINGS = Settings(checkout=CheckoutLimits(local=True), grace=0.5)

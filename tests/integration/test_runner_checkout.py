@@ -6,13 +6,13 @@ import os
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.jobs import driven, run_of, step
 
 from pitstop_common.spec import Source, StepSpec
-from pitstop_sandbox.checkout import CheckoutLimits, wanted
-from pitstop_sandbox.git import CheckoutError
 from pitstop_sandbox.runner import Settings
+from pitstop_sandbox.source.wish import CheckoutError, CheckoutLimits, wanted
 
 CHECKOUT = step(kind="checkout", name="checkout")
 
@@ -76,7 +76,7 @@ async def test_refs_commits_and_paths(tmp_path: Path, origin: Path, source: dict
     run = run_of(
         step(kind="checkout", options=options),
         f"cd {where}; git log -1 --format=%s; git branch --show-current; git rev-parse --is-shallow-repository",
-        source=Source(git=str(origin), **source),
+        source=msgspec.convert({"git": str(origin), **source}, Source),
     )
     async with driven(run, tmp_path / "job") as job:
         await job.end()
@@ -120,7 +120,7 @@ async def test_nothing_of_the_repository_runs_on_the_host(tmp_path: Path, origin
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ({"git": "{origin}", "ref": "nosuch"}, "git fetch ended with exit code"),
+        ({"git": "{origin}", "ref": "nosuch"}, "has no branch or tag nosuch; there are: main, topic/x, v1"),
         ({"git": ""}, "names no repository"),
         ({"git": "http://example.org/x"}, "not a repository URL"),
         ({"git": "ext::sh -c id"}, "not a repository URL"),
@@ -132,7 +132,7 @@ async def test_what_cannot_be_had_fails_the_step_and_says_why(
     tmp_path: Path, origin: Path, source: dict[str, str], words: str
 ) -> None:
     filled = {name: value.format(origin=origin) for name, value in source.items()}
-    async with driven(run_of(CHECKOUT, "true", source=Source(**filled)), tmp_path / "job") as job:
+    async with driven(run_of(CHECKOUT, "true", source=msgspec.convert(filled, Source)), tmp_path / "job") as job:
         await job.end()
         assert job.runner.finished == "failure"
         assert words in job.store.log(1)[-1]

@@ -13,6 +13,10 @@ MAX_ID_CHARS: Final = 128
 MAX_NAME_CHARS: Final = 200
 MAX_JOBS: Final = 64
 MAX_STEPS: Final = 200
+MAX_PATCH_CHARS: Final = 256 * 1024
+"""Of a request: the uncommitted change, deflated and in base64 as `pitstop run` sends it."""
+MAX_PATCH_BYTES: Final = 8 * 2**20
+"""Of the same, unpacked."""
 MAX_ENV_VARS: Final = 200
 MAX_ENV_VALUE_CHARS: Final = 32 * 1024
 MAX_SSH_KEYS: Final = 20

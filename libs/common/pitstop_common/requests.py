@@ -55,12 +55,18 @@ VariableName = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_CHAR
 Seconds = Annotated[float, _SECONDS]
 
 
+CheckoutOption = Literal[
+    "ref", "path", "fetch-depth", "fetch-tags", "submodules", "lfs", "clean", "sparse-checkout",
+    "sparse-checkout-cone-mode", "persist-credentials", "show-progress", "set-safe-directory",
+]  # fmt: skip
+
+
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One step, with the keys of a workflow file. Exactly one of `run` and `uses`."""
 
     run: Annotated[str, Meta(min_length=1)] = ""
     uses: Annotated[str, Meta(pattern=r"^actions/checkout@")] = ""
-    with_: dict[Literal["ref", "path", "fetch-depth"], str | int] = msgspec.field(name="with", default={})
+    with_: dict[CheckoutOption, str | int | bool] = msgspec.field(name="with", default={})
     name: Name = ""
     id: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,99}$")] = ""
     env: Annotated[dict[str, str | int | float | bool | None], Meta(max_length=limits.MAX_ENV_VARS)] = {}

@@ -17,6 +17,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     git: str = ""
     ref: str = ""
     sha: str = ""
+    patch: str = ""
+    """What checkout of this commit applies: a diff as `git diff --binary` writes it."""
+    patch_encoding: Literal["", "zlib"] = ""
+    """zlib: `patch` is the base64 of the deflated diff."""
 
 
 class StepSpec(msgspec.Struct, frozen=True, kw_only=True):

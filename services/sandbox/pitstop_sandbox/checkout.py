@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import posixpath
-import re
 import shlex
 import shutil
 import tempfile
@@ -19,63 +17,33 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import IO, Final
 
-import msgspec
-
-from pitstop_common.spec import Source, StepSpec
+from pitstop_common.spec import RunSpec
 from pitstop_sandbox.backends.port import BackendError, Sandbox, Spawn
 from pitstop_sandbox.events import StepEnded
-from pitstop_sandbox.git import NAME, CheckoutError, Git, Wanted, start, stop, wait
+from pitstop_sandbox.source.git import start, stop, wait
+from pitstop_sandbox.source.trees import TreeMaker
+from pitstop_sandbox.source.wish import CheckoutError, CheckoutLimits, Wanted, credential_of, wanted
 from pitstop_sandbox.steps import environment
 from pitstop_sandbox.steps.execute import Plan
 from pitstop_sandbox.steps.lines import Lines
 from pitstop_sandbox.steps.masks import Masks
 from pitstop_sandbox.steps.pump import Pump, Send
 
-_URL: Final = re.compile(r"(?:https|ssh|git)://[^\s:]*(?::[0-9]+)?/[^\s]*\Z|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^\s]+\Z")
-
 _LOOK_SECONDS: Final = 0.02
-
-
-class CheckoutLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`local`: may a run name a folder of this host. Seconds, bytes."""
-
-    local: bool = False
-    seconds: float = 900
-    size: int = 4 * 2**30
-
-
-def wanted(source: Source, spec: StepSpec, limits: CheckoutLimits, workspace: str) -> Wanted:
-    """The checked wish of a step. Raises CheckoutError on anything that git could misread."""
-    if not source.git:
-        raise CheckoutError("the run names no repository; give `source.git` in the request")
-    local = source.git.removeprefix("file://") if source.git.startswith(("/", "file:///")) else ""
-    if local and not limits.local:
-        raise CheckoutError("this host takes no repositories from its own folders (PITSTOP_LOCAL_SOURCES=1 allows it)")
-    if not local and not _URL.match(source.git):
-        raise CheckoutError(f"not a repository URL: {source.git!r}; use https://, ssh:// or git://")
-    ref = spec.options.get("ref", "")
-    what = ref or source.sha or source.ref or "HEAD"
-    if not NAME.match(what) or ".." in what:
-        raise CheckoutError(f"not a ref or commit: {what!r}")
-    depth = spec.options.get("fetch-depth", "1")
-    if not depth.isdecimal() or len(depth) > 6:
-        raise CheckoutError(f"fetch-depth must be a number, not {depth!r}")
-    path = posixpath.normpath(posixpath.join(workspace, spec.options.get("path", "")))
-    if path != workspace and not path.startswith(workspace + "/"):
-        raise CheckoutError(f"path {spec.options['path']!r} leads out of the workspace")
-    return Wanted(url=local or source.git, what=what, depth=int(depth), path=path, local=local)
+_CLEAN: Final = "rm -rf ./* ./.[!.]* ./..?*"
+"""By the shell of the image: `find` may not be there."""
 
 
 class CheckoutTry:
     """A checkout step. See `steps.execute.Try`."""
 
-    def __init__(self, sandbox: Sandbox, plan: Plan, send: Send, source: Source, folder: Path, workspace: str,
+    def __init__(self, sandbox: Sandbox, plan: Plan, send: Send, run: RunSpec, folder: Path, workspace: str,
                  limits: CheckoutLimits) -> None:  # fmt: skip
         """`folder`: the host's own, for the fetched tree and the log of git."""
         self._sandbox = sandbox
         self._plan = plan
         self._send = send
-        self._source = source
+        self._run = run
         self._folder = folder
         self._workspace = workspace
         self._limits = limits
@@ -130,24 +98,29 @@ class CheckoutTry:
         except CheckoutError as error:
             log.write(f"error: {error}\n".encode())
             return 1
+        except FileNotFoundError as error:
+            log.write(f"error: {error.filename or error}: not found; is git installed on this host?\n".encode())
+            return 1
         except OSError as error:
-            log.write(f"error: {error.strerror or error}; is git installed on this host?\n".encode())
+            log.write(f"error: {error.strerror or error}\n".encode())
             return 1
         return 0
 
     async def _fetch_and_copy(self, log: IO[bytes]) -> None:
-        want = wanted(self._source, self._plan.spec, self._limits, self._workspace)
+        want = wanted(self._run.source, self._plan.spec, self._limits, self._workspace)
         temp = Path(tempfile.mkdtemp(prefix="tree-", dir=self._folder))
         try:
-            git = Git(temp, want, log, self._limits.size)
-            await git.fetch()
-            await self._copy(git.tree, want.path, log)
+            credential = credential_of(self._plan.env, want)
+            maker = TreeMaker(temp, want, self._run.org, log, self._limits, credential)
+            await maker.make()
+            await self._copy(maker.tree, want, log)
         finally:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, temp, ignore_errors=True))
 
-    async def _copy(self, tree: Path, target: str, log: IO[bytes]) -> None:
-        quoted = shlex.quote(target)
-        script = f"mkdir -p {quoted} && exec tar -x -f - -C {quoted} --no-same-owner"
+    async def _copy(self, tree: Path, want: Wanted, log: IO[bytes]) -> None:
+        quoted = shlex.quote(want.path)
+        script = (f"mkdir -p {quoted} && cd {quoted} && {_CLEAN if want.clean else 'rm -rf .git'} && "
+                  "exec tar -x -f - --no-same-owner")  # fmt: skip
         spawn = Spawn(id=f"{self._plan.id}-copy-{tree.parent.name}", argv=("sh", "-c", script), env=self._plan.env,
                       cwd=self._workspace, mode="pipes", umask=environment.UMASK)  # fmt: skip
         try:

@@ -17,6 +17,7 @@ from pitstop_common.config import ServiceConfig, address
 from pitstop_common.errors import ConfigError
 from pitstop_common.limits import HEARTBEAT_INTERVAL, LABEL, MAX_LABELS, ORPHAN_GRACE, POOL
 from pitstop_common.messages import SshAddress
+from pitstop_sandbox.source.wish import CheckoutLimits
 
 BACKENDS: Final = ("auto", "namespaces", "fake")
 AT_STOP: Final = ("leave", "end")
@@ -47,6 +48,14 @@ class SandboxConfig(ServiceConfig, frozen=True, kw_only=True):
     """More folders of this host that sandboxes may read, separated by commas."""
     local_sources: bool = False
     """May a run take its source from a git repository on this host's disk."""
+    source_seconds: float = 900
+    """A checkout that takes longer fails."""
+    source_mib: int = 4096
+    """A repository, or a tree, that is larger is refused."""
+    source_cache_mib: int = 10240
+    """Of repositories fetched before, as much is kept; 0: nothing."""
+    source_ca: str = ""
+    """A file of certificates for https; empty: those of the system."""
     tls_ca: str = ""
     tls_cert: str = ""
     tls_key: str = ""
@@ -73,6 +82,14 @@ class SandboxConfig(ServiceConfig, frozen=True, kw_only=True):
         return tuple(sorted({"linux", "self-hosted", _MACHINES.get(machine, machine), *self.labels}))
 
     @property
+    def checkout(self) -> CheckoutLimits:
+        """What a checkout may do and take."""
+        return CheckoutLimits(
+            local=self.local_sources, seconds=self.source_seconds, size=self.source_mib * 2**20, ca=self.source_ca,
+            cache=self.dir / "sources" if self.source_cache_mib else None, cache_size=self.source_cache_mib * 2**20,
+        )  # fmt: skip
+
+    @property
     def uids(self) -> range:
         """The host uids for sandboxes."""
         first, last = map(int, self.sandbox_uids.split("-"))
@@ -92,6 +109,8 @@ def _faults(config: SandboxConfig) -> Iterator[str]:
         yield f"PITSTOP_CAPACITY={config.capacity}: should be 1 to {MAX_CAPACITY}"
     if config.sandbox not in BACKENDS:
         yield f"PITSTOP_SANDBOX={config.sandbox!r}: should be one of {', '.join(BACKENDS)}"
+    if config.source_seconds <= 0 or config.source_mib <= 0 or config.source_cache_mib < 0:
+        yield "PITSTOP_SOURCE_SECONDS and PITSTOP_SOURCE_MIB should be above 0, PITSTOP_SOURCE_CACHE_MIB 0 or more"
     if config.jobs_at_stop not in AT_STOP:
         yield f"PITSTOP_JOBS_AT_STOP={config.jobs_at_stop!r}: should be one of {', '.join(AT_STOP)}"
     uids = _UIDS.match(config.sandbox_uids)

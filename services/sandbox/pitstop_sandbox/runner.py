@@ -23,7 +23,7 @@ from pitstop_common.messages import Result, Resume, SshAddress, Stop
 from pitstop_common.spec import JobSpec, RunSpec
 from pitstop_sandbox import control
 from pitstop_sandbox.backends.port import Backend, BackendError, Limits, Sandbox, SandboxSpec
-from pitstop_sandbox.checkout import CheckoutLimits, CheckoutTry
+from pitstop_sandbox.checkout import CheckoutTry
 from pitstop_sandbox.events import (
     Create,
     Instruction,
@@ -44,6 +44,7 @@ from pitstop_sandbox.model import JobState, begin
 from pitstop_sandbox.outbox import Identity, Outbox
 from pitstop_sandbox.ports import FactSink, LogSink
 from pitstop_sandbox.sessions import Sessions
+from pitstop_sandbox.source.wish import CheckoutLimits
 from pitstop_sandbox.steps import execute, github
 from pitstop_sandbox.steps.folder import Tampered
 from pitstop_sandbox.steps.pump import Progress
@@ -284,7 +285,7 @@ class JobRunner(Sessions):
         if plan.spec.kind == "run":
             return execute.ScriptTry(self._sandbox, plan, send, summarise)
         own = self._folder / "checkout"
-        return CheckoutTry(self._sandbox, plan, send, state.run.source, own, workspace, self._settings.checkout)
+        return CheckoutTry(self._sandbox, plan, send, state.run, own, workspace, self._settings.checkout)
 
     async def _kill(self, attempt: execute.Try, force: bool) -> None:
         with contextlib.suppress(BackendError):

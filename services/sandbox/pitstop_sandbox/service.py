@@ -22,7 +22,6 @@ from pitstop_sandbox.backends.fake import FakeBackend
 from pitstop_sandbox.backends.namespaces import NamespacesBackend
 from pitstop_sandbox.backends.port import Backend, BackendError, SandboxSpec
 from pitstop_sandbox.channels.seen import Seen
-from pitstop_sandbox.checkout import CheckoutLimits
 from pitstop_sandbox.claims import Claims, Folders, key_of
 from pitstop_sandbox.config import SandboxConfig, host_id, next_incarnation, only_one, ssh_address
 from pitstop_sandbox.hosting.attempts import Home
@@ -169,7 +168,7 @@ class Host:
             with_limits(spec, start), with_hold(job, start), start.attempt, folder, self._backend, facts,
             NatsLogs(self._runtime.bus, self._log_room, trace), Identity(self.id, self.incarnation),
             lambda job: ssh_address(self._config, job), cause=start.cause, secrets=secrets,
-            settings=Settings(checkout=CheckoutLimits(local=self._config.local_sources)),
+            settings=Settings(checkout=self._config.checkout),
             say=lambda text: self._people.notice(start.job, text),
         )  # fmt: skip
 

@@ -9,7 +9,14 @@ from typing import Final
 import msgspec
 
 from pitstop_common.faults import shown
-from pitstop_common.limits import MAX_NAME_CHARS, MAX_REQUEST_BYTES, MAX_SHELL_CHARS, MAX_STEPS, MAX_TIMEOUT_MINUTES
+from pitstop_common.limits import (
+    MAX_ENV_VALUE_CHARS,
+    MAX_NAME_CHARS,
+    MAX_REQUEST_BYTES,
+    MAX_SHELL_CHARS,
+    MAX_STEPS,
+    MAX_TIMEOUT_MINUTES,
+)
 from pitstop_common.spec import Condition, StepSpec
 from pitstop_common.workflow.place import EXPRESSION, Place
 from pitstop_common.workflow.tree import MappingNode, ScalarNode, SequenceNode
@@ -29,7 +36,10 @@ _COMMON: Final = ("name", "id", "env", "if", "continue-on-error", "timeout-minut
 _RUN_ONLY: Final = ("run", "shell", "working-directory")
 _USES_ONLY: Final = ("uses", "with")
 STEP_KEYS: Final = (*_RUN_ONLY, *_USES_ONLY, *_COMMON)
-CHECKOUT_OPTIONS: Final = ("ref", "path", "fetch-depth")
+CHECKOUT_FLAGS: Final = ("fetch-tags", "lfs", "clean", "sparse-checkout-cone-mode")
+CHECKOUT_OPTIONS: Final = ("ref", "path", "fetch-depth", "submodules", "sparse-checkout", *CHECKOUT_FLAGS)
+CHECKOUT_PASSED_OVER: Final = ("persist-credentials", "show-progress", "set-safe-directory")
+"""Taken, and without effect: no credential is ever in a sandbox, and the files there are its user's own."""
 
 _CHECKOUT: Final = re.compile(r"actions/checkout@[A-Za-z0-9][A-Za-z0-9._/-]{0,99}\Z")
 _CONDITION: Final = re.compile(r"([a-z]+)\(\s*\)\Z", re.IGNORECASE)
@@ -169,12 +179,19 @@ def _action(fields: dict[str, Place]) -> dict[str, object]:
 def _options(place: Place) -> dict[str, str]:
     options = {}
     for key, inner in place.entries().items():
+        if key in CHECKOUT_PASSED_OVER:
+            continue
         if key not in CHECKOUT_OPTIONS:
             known = ", ".join(CHECKOUT_OPTIONS)
             inner.fault(f"the option {shown(key)} of checkout is not supported; known are {known}", at_key=True)
-        elif (text := inner.text(4096, typed=False)) is not None and _fits(key, text, inner):
+        elif (text := _option(key, inner)) is not None and _fits(key, text, inner):
             options[key] = text
     return options
+
+
+def _option(key: str, place: Place) -> str | None:
+    many = key == "sparse-checkout"
+    return place.value(MAX_ENV_VALUE_CHARS, typed=False) if many else place.text(4096, typed=False)
 
 
 def _fits(key: str, text: str, place: Place) -> bool:
@@ -182,6 +199,10 @@ def _fits(key: str, text: str, place: Place) -> bool:
         place.fault(f"{shown(text)} cannot be the name of a branch, a tag or a commit")
     elif key == "fetch-depth" and not _DEPTH.match(text):
         place.fault(f"must be a number of commits (0 for all), not {shown(text)}")
+    elif key in CHECKOUT_FLAGS and text not in ("true", "false"):
+        place.fault(f"must be true or false, not {shown(text)}")
+    elif key == "submodules" and text not in ("true", "false", "recursive"):
+        place.fault(f"must be true, false or recursive, not {shown(text)}")
     elif key == "path" and (text.startswith(("/", "~")) or ".." in text.split("/")):
         place.fault("must be a path inside the workspace: relative, and without `..`")
     else:
