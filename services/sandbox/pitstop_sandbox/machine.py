@@ -58,7 +58,7 @@ class Machine(ABC):
 
     async def _drive(self, *, resumed: bool) -> None:
         await self._prepare(resumed=resumed)
-        for loop in (self._send_all(), self._tick(), self._listen(), self._measure()):
+        for loop in (self._send_all(), self._tick(), self._listen(), self._measure(), self._keep_ready()):
             self._begin_loop(loop)
         self._begun.set()
         for instruction in decide.pending(self._job):
@@ -74,6 +74,10 @@ class Machine(ABC):
     @abstractmethod
     async def _measure(self) -> None:
         """Looks at what people's processes do, for as long as the job lives."""
+
+    @abstractmethod
+    async def _keep_ready(self) -> None:
+        """Has a shell ready for whoever comes, for as long as the job lives."""
 
     @property
     def _live(self) -> bool:

@@ -5,7 +5,7 @@ Times are seconds since the epoch, durations seconds.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -16,6 +16,9 @@ from pitstop_sandbox.transitions import Status
 
 Killing = Literal["", "term", "kill"]
 KillReason = Literal["", "step", "job", "abort", "expired"]
+
+STARTED_AHEAD: Final = "ready-"
+"""How the ids of shells begin that are started before anybody asks for one."""
 
 
 class StepState(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +108,7 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
     detached: dict[str, str] = {}
     """Interactive shells whose connection was lost: process -> user. They go on."""
     visitors: dict[str, str] = {}
-    """Everybody who ever was in: session -> user."""
+    """Everybody who ever was in: session -> user; and process -> user of shells that were started before them."""
     asker: str = ""
     asked: tuple[str, ...] = ()
     going: Going | None = None
@@ -146,6 +149,10 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
     def shell_open(self) -> bool:
         """Is there an interactive shell, with somebody or left behind."""
         return bool(self.detached) or any(session.shells for session in self.sessions.values())
+
+    def has_shell(self, process: str) -> bool:
+        """Is this process an interactive shell of somebody's."""
+        return process in self.detached or any(process in session.shells for session in self.sessions.values())
 
     @property
     def offers(self) -> bool:

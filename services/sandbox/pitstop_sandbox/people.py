@@ -5,7 +5,7 @@ from __future__ import annotations
 from pitstop_common.messages import SshActive, SshClosed, SshConnected, SshUsed
 from pitstop_sandbox import flow, notices
 from pitstop_sandbox.events import Active, SessionClosed, SessionOpened, ShellEnded, ShellStarted, Used
-from pitstop_sandbox.model import Going, SessionState
+from pitstop_sandbox.model import STARTED_AHEAD, Going, SessionState
 from pitstop_sandbox.transitions import Status
 from pitstop_sandbox.turn import Turn
 
@@ -48,6 +48,9 @@ def shell_started(t: Turn, event: ShellStarted) -> None:
         _drop_shell(t, event.process)
         open_ = t.state.sessions[event.session]
         _set_shells(t, event.session, (*open_.shells, event.process))
+        # In a shell that was started ahead this is what tells who steers the job (PITSTOP_SESSION).
+        if event.process.startswith(STARTED_AHEAD):
+            t.set(visitors={**t.state.visitors, event.process: open_.user})
 
 
 def shell_ended(t: Turn, event: ShellEnded) -> None:

@@ -23,6 +23,7 @@ from pitstop_common.messages import Result, Resume, SshAddress, Stop
 from pitstop_common.spec import JobSpec, RunSpec
 from pitstop_sandbox import control
 from pitstop_sandbox.backends.port import Backend, BackendError, Limits, Sandbox, SandboxSpec
+from pitstop_sandbox.channels.ready import Wishes
 from pitstop_sandbox.checkout import CheckoutTry
 from pitstop_sandbox.events import (
     Create,
@@ -64,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     checkout: CheckoutLimits = CheckoutLimits()
     grace: float = 10.0
+    wishes: Wishes | None = None
 
 
 class JobRunner(Sessions):
@@ -98,14 +100,13 @@ class JobRunner(Sessions):
         self._address = address
         self._secrets = SecretValues(secrets)
         self._say = say or (lambda text: None)
-        self._sandbox: Sandbox | None = None
         self._resumed = False
         self._creating: asyncio.Task[None] | None = None
         self._try: execute.Try | None = None
         self._trying: asyncio.Task[None] | None = None
         self._control = control.Control(folder / "job")
         start = begin(run, job, attempt, cause=cause, grace=self._settings.grace)
-        super().__init__(start, folder / "journal", Outbox(facts, logs, identity, clock), clock)
+        super().__init__(start, folder / "journal", Outbox(facts, logs, identity, clock), clock, self._settings.wishes)
 
     # -- what others may ask ---------------------------------------------------------------------------------------
 
@@ -280,12 +281,11 @@ class JobRunner(Sessions):
             await self._outbox.log(state, step, tries, 0, lines, "summary")
 
         stored = self._progress.get(step, tries)
-        workspace = self._settings.workspace
-        plan = execute.plan(state, step, workspace, self._folder / "job", self._secrets, stored)
+        plan = execute.plan(state, step, self._workspace(), self._folder / "job", self._secrets, stored)
         if plan.spec.kind == "run":
             return execute.ScriptTry(self._sandbox, plan, send, summarise)
         own = self._folder / "checkout"
-        return CheckoutTry(self._sandbox, plan, send, state.run, own, workspace, self._settings.checkout)
+        return CheckoutTry(self._sandbox, plan, send, state.run, own, self._workspace(), self._settings.checkout)
 
     async def _kill(self, attempt: execute.Try, force: bool) -> None:
         with contextlib.suppress(BackendError):

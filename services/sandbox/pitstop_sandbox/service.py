@@ -21,6 +21,7 @@ from pitstop_common.spec import JobSpec, RunSpec
 from pitstop_sandbox.backends.fake import FakeBackend
 from pitstop_sandbox.backends.namespaces import NamespacesBackend
 from pitstop_sandbox.backends.port import Backend, BackendError, SandboxSpec
+from pitstop_sandbox.channels.ready import Wishes
 from pitstop_sandbox.channels.seen import Seen
 from pitstop_sandbox.claims import Claims, Folders, key_of
 from pitstop_sandbox.config import SandboxConfig, host_id, next_incarnation, only_one, ssh_address
@@ -96,6 +97,7 @@ class Host:
         self._table = Table(config.capacity)
         self._metrics.count_jobs(lambda paused: self._table.count(paused=paused))
         self._log_room = LogRoom(self._metrics.lines)
+        self._wishes = Wishes() if config.ready_shell else None
         scheduler = Scheduler(bus)
         self._people = self._ssh(scheduler)
         key = HostKey.kept(config.dir / "host.key")
@@ -168,7 +170,7 @@ class Host:
             with_limits(spec, start), with_hold(job, start), start.attempt, folder, self._backend, facts,
             NatsLogs(self._runtime.bus, self._log_room, trace), Identity(self.id, self.incarnation),
             lambda job: ssh_address(self._config, job), cause=start.cause, secrets=secrets,
-            settings=Settings(checkout=self._config.checkout),
+            settings=Settings(checkout=self._config.checkout, wishes=self._wishes),
             say=lambda text: self._people.notice(start.job, text),
         )  # fmt: skip
 

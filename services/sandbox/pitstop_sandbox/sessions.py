@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
-from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from pitstop_sandbox import control
 from pitstop_sandbox.activity import Activity
-from pitstop_sandbox.backends.port import BackendError, Listener, Process, Sandbox, Spawn, Tcp, Unix
+from pitstop_sandbox.backends.port import BackendError, Listener, Process, Sandbox, Tcp, Unix
+from pitstop_sandbox.channels.ready import Wishes
 from pitstop_sandbox.channels.shells import Line, Shell, Shells
+from pitstop_sandbox.entering import CHANNEL, Entering
 from pitstop_sandbox.events import (
     Active,
     Asked,
@@ -27,44 +27,30 @@ from pitstop_sandbox.events import (
 )
 from pitstop_sandbox.flow import PAUSING
 from pitstop_sandbox.ledger import Ledger
-from pitstop_sandbox.machine import Machine
 from pitstop_sandbox.model import JobState
-from pitstop_sandbox.notices import entry
 from pitstop_sandbox.outbox import Outbox
-from pitstop_sandbox.ports import Entry, Pty, Session, Use
-from pitstop_sandbox.steps import environment, github
-from pitstop_sandbox.steps.secret_values import SecretValues
+from pitstop_sandbox.ports import Session, Use
+from pitstop_sandbox.steps import github
 from pitstop_sandbox.transitions import Status
 
-_REMEMBERED: Final = 64
-_CHANNEL: Final = "ssh-"
-"""How the ids of channels' processes begin."""
 LET_OUT: Final = 1.0
 """From an answer to `pitstop-step` until what is inside is killed: its asker is to end by itself, seconds."""
 
 
-class Sessions(Machine):
+class Sessions(Entering):
     """The half of a job runner that its people talk to, from outside and from inside."""
 
-    _sandbox: Sandbox | None
-    _folder: Path
     _control: control.Control
-    _secrets: SecretValues
 
-    def __init__(self, start: JobState, journal: Path, outbox: Outbox, clock: Callable[[], float]) -> None:
-        super().__init__(start, journal, outbox, clock)
+    def __init__(
+        self, start: JobState, journal: Path, outbox: Outbox, clock: Callable[[], float], wishes: Wishes | None
+    ) -> None:
+        super().__init__(start, journal, outbox, clock, wishes)
         self._activity = Activity(start.run.session.idle_timeout)
         self._saying: asyncio.TimerHandle | None = None
-        self._channels = 0
-        self._prefix = f"{_CHANNEL}{secrets.token_hex(4)}"
-        self._commands: list[Process] = []
         self._shells = Shells(self._shell_gone)
         self._answered_at = 0.0
         self._ledger = Ledger(self._apply, lambda: self._secrets.all_masks(self._job.masks), clock)
-
-    @abstractmethod
-    def _workspace(self) -> str:
-        """Where the workspace is, inside."""
 
     @property
     def job(self) -> str:
@@ -86,56 +72,9 @@ class Sessions(Machine):
                 self._begin(self._shells.hang_up())
             self._apply(SessionClosed(session=session.id, reason=reason))
 
-    async def entry(self, session: Session, *, interactive: bool) -> Entry:
-        """The surroundings of the step in progress, or of the one at the pause, with all exports so far."""
-        state, workspace = self._job, self._workspace()
-        spec = state.spec(state.current) if state.current else None
-        return Entry(
-            env=environment.session_env(self._surroundings(), session.id),
-            cwd=environment.folder(spec, workspace),
-            shell=next(iter(state.shells), "/bin/sh"),
-            umask=environment.UMASK,
-            notice=entry(state) if interactive else "",
-        )
-
-    def _surroundings(self) -> dict[str, str]:
-        exports, _ = github.collect(self._folder / "job")
-        return environment.surroundings(self._job, self._job.current, self._workspace(), exports, self._secrets)
-
-    async def spawn(self, session: Session, argv: Sequence[str], entry: Entry, *, pty: Pty | None,
-                    env: Mapping[str, str]) -> Process:  # fmt: skip
-        """Start a channel's process. `argv` of the shell alone is made an interactive shell that reads no profile.
-        Where the step's folder does not exist (that may be why it failed) it starts in the workspace, or in /."""
-        sandbox = self._made()
+    def _somebody_opens(self) -> None:
         self._activity.opened(self._clock())
         self._say_active()
-        program = environment.session_argv(argv, entry.shell, interactive=pty is not None)
-        terminal = pty or Pty()
-        folders = list(dict.fromkeys((entry.cwd, self._workspace(), "/")))
-        for cwd in folders:
-            self._channels += 1
-            request = Spawn(
-                id=f"{self._prefix}-{self._channels}",
-                argv=program,
-                env={**entry.env, **env, **environment.session_env({}, session.id)},
-                cwd=cwd,
-                mode="pty" if pty else "pipes",
-                columns=terminal.columns,
-                rows=terminal.rows,
-                modes=terminal.modes,
-                umask=entry.umask,
-                keep=pty is not None and list(argv) == [entry.shell],
-            )
-            try:
-                process = await sandbox.spawn(request)
-            except BackendError as error:
-                if error.code != "spawn_failed" or cwd == folders[-1]:
-                    raise
-                continue
-            if pty is None:
-                self._commands = [*self._commands[-_REMEMBERED:], process]
-            return process
-        raise AssertionError("unreachable")
 
     async def dial(self, to: Tcp | Unix) -> int:
         """A connection inside, for a forward."""
@@ -144,11 +83,6 @@ class Sessions(Machine):
     async def listen(self, at: Tcp | Unix, *, folder: bool = False) -> Listener:
         """A listener inside, for a forward or an agent."""
         return await self._made().listen(at, folder=folder)
-
-    def _made(self) -> Sandbox:
-        if self._sandbox is None:
-            raise BackendError("no_sandbox", "the sandbox is not ready yet")
-        return self._sandbox
 
     def used(self, session: Session, use: Use) -> None:
         """Somebody opens something inside; `ssh.used` follows."""
@@ -219,8 +153,9 @@ class Sessions(Machine):
                 self._say_active()
 
     def _is_of_people(self, process: str) -> bool:
-        """What they started through ssh, or with `pitstop-step retry`."""
-        return process.startswith(_CHANNEL) or self._job.status is Status.RETRYING
+        """What they started through ssh, or took of what was ready, or run with `pitstop-step retry`."""
+        mine = process.startswith(CHANNEL) or self._job.has_shell(process)
+        return mine or self._job.status is Status.RETRYING
 
     def moved(self, size: int) -> None:
         """Bytes went through sftp, a forward or an agent."""

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _TIOCSPTLCK: Final = 0x40045431
 _TIOCGPTN: Final = 0x80045430
-_IUTF8: Final = 0o40000
 _ALL_SIGNALS: Final = signal.valid_signals()
 _MAX_TEXT: Final = 4000
 
@@ -96,7 +95,7 @@ def _open_pty(request: Message) -> tuple[list[int], tuple[int, ...]]:
     (number,) = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))
     slave = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY)
     attributes = termios.tcgetattr(slave)
-    attributes[0] |= _IUTF8
+    attributes[0] |= modes.IUTF8
     termios.tcsetattr(slave, termios.TCSANOW, attributes)
     # Before the program runs: a shell that edits its line has modes of its own, which must not be undone.
     modes.apply(slave, request["modes"])

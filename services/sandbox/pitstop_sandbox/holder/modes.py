@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import termios
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Final
+    from typing import Any, Final
 
 _CHARACTERS: Final = {
     1: "VINTR", 2: "VQUIT", 3: "VERASE", 4: "VKILL", 5: "VEOF", 6: "VEOL", 7: "VEOL2", 8: "VSTART", 9: "VSTOP",
@@ -24,8 +25,9 @@ _LOCAL: Final = {
 }  # fmt: skip
 _OUTPUT: Final = {70: "OPOST", 72: "ONLCR", 73: "OCRNL", 74: "ONOCR", 75: "ONLRET"}
 _IUTF8_OPCODE: Final = 42
-_IUTF8: Final = 0o40000
+IUTF8: Final = 0o40000
 _DISABLED: Final = b"\0"
+_new: list[Any] = []
 
 
 def apply(fd: int, pairs: Iterable[tuple[int, int]]) -> None:
@@ -35,18 +37,35 @@ def apply(fd: int, pairs: Iterable[tuple[int, int]]) -> None:
         return
     with contextlib.suppress(termios.error):
         attributes = termios.tcgetattr(fd)
-        for table, place in ((_INPUT, 0), (_OUTPUT, 1), (_LOCAL, 3)):
-            for opcode, name in table.items():
-                if opcode in modes:
-                    attributes[place] = _flag(attributes[place], getattr(termios, name, 0), modes[opcode])
-        if _IUTF8_OPCODE in modes:
-            attributes[0] = _flag(attributes[0], _IUTF8, modes[_IUTF8_OPCODE])
-        for opcode, name in _CHARACTERS.items():
-            index = getattr(termios, name, None)
-            if opcode in modes and index is not None:
-                value = modes[opcode]
-                attributes[6][index] = bytes([value]) if value < 255 else _DISABLED
+        _change(attributes, modes)
         termios.tcsetattr(fd, termios.TCSANOW, attributes)
+
+
+def of_new(pairs: Iterable[tuple[int, int]]) -> list[Any]:
+    """What a new terminal is set to by these modes."""
+    if not _new:
+        master, slave = os.openpty()
+        _new.extend(termios.tcgetattr(slave))
+        _new[0] |= IUTF8
+        os.close(master)
+        os.close(slave)
+    attributes = [*_new[:6], list(_new[6])]
+    _change(attributes, dict(pairs))
+    return attributes
+
+
+def _change(attributes: list[Any], modes: dict[int, int]) -> None:
+    for table, place in ((_INPUT, 0), (_OUTPUT, 1), (_LOCAL, 3)):
+        for opcode, name in table.items():
+            if opcode in modes:
+                attributes[place] = _flag(attributes[place], getattr(termios, name, 0), modes[opcode])
+    if _IUTF8_OPCODE in modes:
+        attributes[0] = _flag(attributes[0], IUTF8, modes[_IUTF8_OPCODE])
+    for opcode, name in _CHARACTERS.items():
+        index = getattr(termios, name, None)
+        if opcode in modes and index is not None:
+            value = modes[opcode]
+            attributes[6][index] = bytes([value]) if value < 255 else _DISABLED
 
 
 def _flag(flags: int, bit: int, value: int) -> int:
