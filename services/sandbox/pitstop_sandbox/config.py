@@ -61,7 +61,7 @@ class SandboxConfig(ServiceConfig, frozen=True, kw_only=True):
     tls_key: str = ""
     """Files for the links to relays. All three, or none: then nobody can enter."""
     ready_shell: bool = True
-    """Keep a shell ready at each pause: whoever comes finds a prompt at once. It takes 2 MB while it waits."""
+    """Keep a shell ready at each pause: whoever comes finds a prompt at once. Takes 0.5 MB of its own."""
     jobs_at_stop: str = "leave"
     """leave: running jobs go on, and the next process takes them up. end: they end with the service."""
     ssh_public: str = ""
