@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -14,6 +15,13 @@ from tests.cli_system import SOUND, Home, Terminal, processes_of, up
 from tests.patience import PATIENCE
 from tests.whole_system import wait_until
 
+SHOWING = """
+jobs:
+  build:
+    steps:
+      - uses: actions/checkout@v4
+      - run: git status --short; cat new* || true
+"""
 FAILING = """
 jobs:
   build:
@@ -98,12 +106,24 @@ def test_a_failure_is_exit_1_with_groups_and_errors_shown(home: Home) -> None:
     ]  # fmt: skip
 
 
-def test_uncommitted_changes_are_said(home: Home) -> None:
-    home.checkout(SOUND)
-    (home.repo / "new").write_text("x")
-    done = home.run("run")
-    (home.repo / "new").unlink()
-    assert "1 uncommitted file(s) are not part of the run" in done.stderr
+def test_what_is_not_committed_is_part_of_the_run_unless_asked_otherwise(home: Home) -> None:
+    home.checkout(SHOWING)
+    new = home.repo / "new file"
+    try:
+        new.write_text("not committed\n")
+        done = home.run("run")
+        assert "with 1 uncommitted file(s)" in done.stderr and "new file" in done.stderr
+        assert "Applied a patch of 1 uncommitted file(s)" in done.stdout and "not committed" in done.stdout
+        assert '?? "new file"' in done.stdout
+        done = home.run("run", "--committed")
+        assert "1 uncommitted file(s) are not part of the run, as asked" in done.stderr
+        assert "not committed" not in done.stdout
+        new.write_bytes(os.urandom(700_000))
+        done = home.run("run")
+        assert done.returncode == 2 and "too large to go with the run" in done.stderr
+        assert "684 KiB  new file" in done.stderr and "pitstop run --committed" in done.stderr
+    finally:
+        new.unlink()
 
 
 def test_from_any_folder_of_the_checkout(home: Home) -> None:

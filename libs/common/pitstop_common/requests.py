@@ -87,8 +87,13 @@ class SourceRequest(msgspec.Struct, frozen=True, kw_only=True):
     sha: Annotated[
         str, Meta(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$", description="a full commit id in lower-case hex")
     ] = ""
-    patch: str = ""
-    """Not supported yet: only the empty text is accepted."""
+    patch: Annotated[
+        str,
+        Meta(max_length=limits.MAX_PATCH_CHARS, description="a change, at most 256 KiB as it is sent"),
+    ] = ""
+    """What checkout of `sha` applies: a diff as `git diff --binary HEAD` writes it."""
+    patch_encoding: Literal["", "zlib"] = ""
+    """zlib: `patch` is the base64 of the deflated diff."""
 
 
 class SshRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from pitstop_common.faults import Faults
 from pitstop_common.limits import MAX_SPEC_BYTES
+from pitstop_common.patches import BadPatch, unpack
 from pitstop_common.public_keys import BadKey, parse_public_key
 from pitstop_common.requests import RunRequest, SourceRequest, SshRequest
 from pitstop_common.spec import JobSpec, PausePlan, SessionPolicy, Source
@@ -28,15 +29,29 @@ _SECRET_IN_QUERY: Final = re.compile(r"(?:^|&)[^=&]*(?:token|secret|password|key
 
 def source_of(source: SourceRequest, faults: Faults) -> Source:
     """Where checkout takes the tree from. Faults never repeat the URL: it may hold a token."""
-    if source.patch:
-        faults.add(("source", "patch"), "`patch` is not supported yet; leave it out")
+    _check_patch(source, faults)
     if message := _bad_git(source.git):
         faults.add(("source", "git"), message)
     if not _REF.match(source.ref):
         faults.add(("source", "ref"), "cannot be the name of a branch or a tag")
     if not source.git and (source.ref or source.sha):
         faults.add(("source", "git"), "is missing; `ref` and `sha` are of no use without it")
-    return Source(git=source.git, ref=source.ref, sha=source.sha)
+    return Source(git=source.git, ref=source.ref, sha=source.sha, patch=source.patch,
+                  patch_encoding=source.patch_encoding)  # fmt: skip
+
+
+def _check_patch(source: SourceRequest, faults: Faults) -> None:
+    if not source.patch:
+        return
+    if not source.sha:
+        faults.add(("source", "sha"), "is missing; a patch fits one commit, and this says which")
+    try:
+        patch = unpack(source.patch, source.patch_encoding)
+    except BadPatch as error:
+        faults.add(("source", "patch"), str(error))
+        return
+    if not patch.startswith(b"diff --git "):
+        faults.add(("source", "patch"), "is no diff of git: it should begin with `diff --git`")
 
 
 def _bad_git(url: str) -> str:

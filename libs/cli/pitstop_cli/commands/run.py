@@ -42,19 +42,20 @@ def session_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher goes first inside the org.")
 @click.option("--retry", type=click.Choice(["infrastructure"]), help="Try a job again once whose host is lost.")
 @click.option("--secrets", multiple=True, metavar="CONTEXT", help="Give the jobs the secrets of a context.")
+@click.option("--committed", is_flag=True, help="Leave out what is not committed.")
 @click.option("--no-wait", is_flag=True, help="Only request it.")
 @click.option("--local", is_flag=True, help="Start the whole system for this run, and remove it afterwards.")
 @system_options
 @output_option
 def command(
     workflow: Path | None, jobs: tuple[str, ...], project: str | None, priority: int, retry: str | None,
-    secrets: tuple[str, ...], no_wait: bool, local: bool, nats: str | None, org: str | None, output: str,
-    **session: Any,
+    secrets: tuple[str, ...], committed: bool, no_wait: bool, local: bool, nats: str | None, org: str | None,
+    output: str, **session: Any,
 ) -> int:  # fmt: skip
     """Request a run of a workflow file, and follow it to its end.
 
-    HEAD is checked out; uncommitted changes are not part of the run. At a pause the terminal opens by itself; off a
-    terminal, stdout is one line: the ssh command.
+    HEAD is checked out, with what is not committed (what is ignored stays out). At a pause the terminal opens by
+    itself; off a terminal, stdout is one line: the ssh command.
 
     \b
     Exit code: 0 success, 1 failure, 2 usage, 3 error, 4 not allowed, 5 not found, 6 cancelled, 124 timeout,
@@ -70,7 +71,7 @@ def command(
 
     wish = Wish(
         workflow=workflow, jobs=jobs, project=project or "", priority=priority, retry=retry or "",
-        secrets=secrets,
+        secrets=secrets, committed=committed,
         wait=not no_wait, local=local, json=output == "json", nats=nats, org=org,
         ssh=ssh_options(**session), keys=session["keys"],
     )  # fmt: skip

@@ -47,11 +47,11 @@ class TreeMaker:
         fetch = Fetch(url=want.url, found=found, depth=want.depth, tags=want.tags, local=bool(want.local))
         await self._place(self.tree, fetch, want.sparse)
         await git.run(self.tree, "log", "-1", "--format=HEAD is now at %h %s", "--no-show-signature")
+        if want.patch:
+            await self._apply(want.patch)
         if want.submodules:
             await self._submodules(self.tree, want.url, 1)
         await lfs.see_to(git, self.tree, wanted=want.lfs, url=want.url)
-        if want.patch:
-            await self._apply(want.patch)
 
     async def _place(self, repo: Path, fetch: Fetch, sparse: tuple[str, ...] = ()) -> None:
         """Fetch into an empty repository, and check out."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import posixpath
 import re
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
@@ -14,7 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pitstop_common.limits import MAX_PATCH_BYTES
+from pitstop_common.patches import BadPatch, unpack
 from pitstop_common.spec import Source, StepSpec
 
 SHA: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
@@ -108,16 +106,10 @@ def address(git: str, limits: CheckoutLimits) -> tuple[str, str]:
 
 def patch_of(source: Source) -> bytes:
     """The uncommitted change of whoever asked for the run. Raises CheckoutError."""
-    if not source.patch or not source.patch_encoding:
-        return source.patch.encode()
     try:
-        unpacking = zlib.decompressobj()
-        patch = unpacking.decompress(base64.b64decode(source.patch, validate=True), MAX_PATCH_BYTES)
-    except (zlib.error, binascii.Error, ValueError) as error:
-        raise CheckoutError(f"the patch of the request cannot be unpacked: {error}") from None
-    if not unpacking.eof:
-        raise CheckoutError(f"the patch of the request is cut off, or larger than {MAX_PATCH_BYTES >> 20} MiB")
-    return patch
+        return unpack(source.patch, source.patch_encoding)
+    except BadPatch as error:
+        raise CheckoutError(f"the patch of the request {error}") from None
 
 
 def credential_of(env: Mapping[str, str], wish: Wanted) -> Credential:
