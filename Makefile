@@ -5,7 +5,7 @@ BIN := .venv/bin
 PACKAGES := libs/common/pitstop_common libs/cli/pitstop_cli services/scheduler/pitstop_scheduler \
             services/sandbox/pitstop_sandbox services/relay/pitstop_relay services/janitor/pitstop_janitor
 
-.PHONY: help setup demo test chaos check format generate picture bench clean
+.PHONY: help setup demo test chaos fuzz check format generate picture bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,10 @@ RUNS ?= 10000
 chaos: setup ## kill everything at random while runs go on; RUNS=10000 SEED=7 PARTITIONS=16 CLUSTER=3 (each has a default)
 	@$(BIN)/python -m tests.chaos --runs $(RUNS) $(if $(SEED),--seed $(SEED)) \
 	    $(if $(PARTITIONS),--partitions $(PARTITIONS)) $(if $(CLUSTER),--cluster)
+
+N ?= 1000000
+fuzz: setup ## mutated packets at the relay's door, the link and the channels; N=1000000 SEED=7
+	@$(BIN)/python -m tests.fuzz --packets $(N) $(if $(SEED),--seed $(SEED))
 
 check: setup ## format, lint, types, import contracts, generated files
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .

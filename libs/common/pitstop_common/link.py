@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
@@ -39,6 +40,10 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 class LinkError(Exception):
     """The other end broke the framing; the link is cut."""
+
+
+BROKEN: Final = (LinkError, msgspec.DecodeError, UnicodeDecodeError)
+"""What reading frames and their payloads can raise, whatever the other end sends: the link is cut."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from typing import Final, Protocol, cast
 import msgspec
 
 from pitstop_common.errors import PitstopError
-from pitstop_common.link import Close, Frame, Hello, Kind, LinkError, Open, Reader, pack, pack_ending
+from pitstop_common.link import BROKEN, Close, Frame, Hello, Kind, LinkError, Open, Reader, pack, pack_ending
 from pitstop_common.messages import DialRequest
 from pitstop_relay.identity import is_host
 from pitstop_relay.ports import Dialer
@@ -124,7 +124,7 @@ class Link(asyncio.Protocol):
         try:
             for frame in self._reader.feed(data):
                 self._frame(frame)
-        except (LinkError, msgspec.DecodeError) as error:
+        except BROKEN as error:
             self.cut(str(error))
 
     def pause_writing(self) -> None:

@@ -16,6 +16,8 @@ from typing import Final
 
 from asyncssh.connection import SSHServerConnection
 from asyncssh.encryption import GCMEncryption
+from asyncssh.misc import DisconnectError, ProtocolError
+from asyncssh.packet import PacketDecodeError
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -29,6 +31,9 @@ _LEAST_PADDING: Final = 4
 _RANDOM: Final = 4096
 """Bytes of padding that are asked of the kernel at once."""
 _SEQUENCES: Final = 0xFFFFFFFF
+_PROTOCOL_ERROR: Final = 2
+_WRONG: Final = (DisconnectError, PacketDecodeError, UnicodeDecodeError, IndexError)
+"""What asyncssh's reading raises and does not catch: a packet cut short, or empty, or a name that is not text."""
 
 
 class PassingConnection(SSHServerConnection):
@@ -43,6 +48,15 @@ class PassingConnection(SSHServerConnection):
     def passed_up(self, message: bytes) -> None:
         """One message of type 80..127 from the client."""
         raise NotImplementedError
+
+    def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
+        """asyncssh calls whatever it did not catch so. From bytes of a stranger it is only a message that is wrong."""
+        error = exc_info[1] if exc_info else sys.exception()
+        if isinstance(error, _WRONG):
+            self._send_disconnect(_PROTOCOL_ERROR, "a message that is wrong", "en")
+            self._force_close(ProtocolError(str(error)))
+        else:
+            super().internal_error(exc_info, error_logger)
 
     # -- from the client -------------------------------------------------------------------------------------------
 
@@ -85,6 +99,9 @@ class PassingConnection(SSHServerConnection):
 
     def _recv_pkthdr(self) -> bool:
         """asyncssh comes here at the beginning of each packet. False: there is no whole one to go on with."""
+        if self._transport is None or self._transport.is_closing():  # what came with the last one is not heard
+            self._inpbuf = b""
+            return False
         if self._auth_complete and self.passes and self._pass_up():
             return False
         return bool(super()._recv_pkthdr())

@@ -13,7 +13,7 @@ from typing import Final, Protocol, cast
 
 import msgspec
 
-from pitstop_common.link import Frame, Hello, Kind, LinkError, Open, Reader, ending, pack
+from pitstop_common.link import BROKEN, Frame, Hello, Kind, LinkError, Open, Reader, ending, pack
 from pitstop_common.messages import AccessReply, DialReply, DialRequest
 from pitstop_sandbox.channels.seen import Seen
 from pitstop_sandbox.channels.visitor import Visitor
@@ -205,7 +205,7 @@ class _Link(asyncio.Protocol):
                     visitor.data(frame.payload)
                 else:
                     self._frame(frame)
-        except (LinkError, msgspec.DecodeError) as error:
+        except BROKEN as error:
             log.warning("the relay broke the link's rules: %s", error)
             self.cut(str(error))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -94,7 +95,7 @@ class Connection(SSHServerConnection):
         if self._transport:
             self._transport = None
             self._cleanup(None)
-            self._forwards.close()
+        self._forwards.close()  # also when asyncssh has ended the rest by itself
         if reason:
             ended(reason)
 
@@ -102,6 +103,17 @@ class Connection(SSHServerConnection):
         """asyncssh sends: messages of this layer go to the client, a disconnect ends the connection."""
         if pkttype >= _FIRST_OF_CONNECTION:
             self._send_message(bytes((pkttype,)) + b"".join(args))
+
+    def internal_error(self, exc_info: Any = None, error_logger: object = None) -> None:
+        """A task of asyncssh broke: it came too late, or a message was wrong, or nobody has foreseen it."""
+        if not self._transport:
+            return
+        error = exc_info[1] if exc_info else sys.exception()
+        if isinstance(error, asyncssh.DisconnectError | PacketDecodeError):
+            self.end(str(error))
+        else:
+            logging.getLogger(__name__).error("ssh connection broke", exc_info=error)
+            self.end("internal error")
 
     async def create_agent_listener(self) -> bool:
         """asyncssh's would be a socket of this host; this one is inside the sandbox."""
