@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import asyncssh
+import pytest
 from asyncssh.connection import SSHClientConnection, SSHClientConnectionOptions
 from asyncssh.packet import Boolean, Byte, String, UInt32
 from tests.fuzz.messages import CONVERSATIONS
@@ -16,7 +17,7 @@ from tests.fuzz.mutate import Mutator
 from tests.fuzz.wire import Wire
 from tests.ssh_support import JOB, World, world
 
-from pitstop_relay import host_keys, transport
+from pitstop_relay import host_keys, login, transport
 from pitstop_relay.service import Relay
 
 _OFTEN: Final = (0.05, 0.2, 0.5)
@@ -26,6 +27,7 @@ _VERSIONS: Final = (
     b"SSH-2.0-OpenSSH_9.2p1", b"SSH-2.0-OpenSSH_10.0p2", b"SSH-2.0-dropbear_2022.83", b"SSH-2.0-libssh2_1.10.0",
     b"SSH-2.0-PuTTY_Release_0.78", b"SSH-1.99-OpenSSH", b"SSH-1.5-old", b"GET / HTTP/1.0",
 )  # fmt: skip
+TOKEN: Final = "ssh-0123456789abcdef." + "x" * 43
 _LIMIT: Final = 100_000
 
 
@@ -37,6 +39,8 @@ class Door:
         self._relay: Relay = made.relay
         self._options = transport.options(host_keys.load(made.folder / "ssh_host_ed25519_key"), 3600)
         self._key = asyncssh.read_private_key(made.folder / "ada")
+        authority = asyncssh.generate_private_key("ssh-ed25519")  # nobody trusts it
+        self._certificate = authority.generate_user_certificate(self._key, "ada", principals=["ada", JOB])
         self._guests: dict[object, str] = self._relay._guests  # type: ignore[assignment]
         self.connections = 0
 
@@ -155,7 +159,9 @@ class Sealed(Door):
         true = _request(JOB) + String("publickey") + Boolean(True) + String("ssh-ed25519") + String(blob)
         elsewhere = key.sign(String(mutator.random.randbytes(32)) + true, b"ssh-ed25519")
         here = key.sign(String(client.session_id) + true, b"ssh-ed25519")
-        login = [
+        kind, proof = b"ssh-ed25519-cert-v01@openssh.com", self._certificate.public_data
+        certified = _request(JOB) + String("publickey") + Boolean(True) + String(kind) + String(proof)
+        tries = [
             Byte(5) + String("ssh-userauth"),
             _request(JOB) + String("none"),
             _request(JOB) + String("publickey") + Boolean(False) + String("ssh-ed25519") + String(blob),
@@ -178,6 +184,8 @@ class Sealed(Door):
             + String("h")
             + String("u")
             + String(here),
+            _request(JOB) + String("password") + Boolean(False) + String(TOKEN),
+            certified + String(self._key.sign(String(client.session_id) + certified, b"ssh-ed25519")),
             Byte(61) + UInt32(1) + String("answer"),
         ]
         others = [
@@ -186,7 +194,7 @@ class Sealed(Door):
             Byte(30) + String(bytes(32)), Byte(6) + String("ssh-userauth"), client.offer(),
             *mutator.random.choice(CONVERSATIONS)[:3],
         ]  # fmt: skip
-        said = login[:1] + mutator.random.sample(login, 6)
+        said = tries[:1] + mutator.random.sample(tries, 6)
         if mutator.chance(0.3):
             said.insert(mutator.random.randrange(len(said)), mutator.random.choice(others))
         return [message for message in mutator.stream(said, often) if message != true + String(here)]
@@ -279,6 +287,14 @@ def _framed(body: bytes, mutator: Mutator) -> bytes:
 
 @contextlib.asynccontextmanager
 async def _relay(folder: Path) -> AsyncIterator[World]:
+    with pytest.MonkeyPatch.context() as quick:
+        quick.setattr(login, "REFUSED_AFTER", 0.0)  # nobody who guesses is made to wait
+        async with _world(folder) as made:
+            yield made
+
+
+@contextlib.asynccontextmanager
+async def _world(folder: Path) -> AsyncIterator[World]:
     async with world(
         folder, ssh_max_connections=_LIMIT, ssh_max_logins=_LIMIT, ssh_max_logins_per_address=_LIMIT
     ) as made:

@@ -156,6 +156,7 @@ class Frames:
             msgspec.structs.replace(true, signature=mutator.changed(true.signature)),
             msgspec.structs.replace(true, message=mutator.changed(true.message)),
             msgspec.structs.replace(true, key=_STRANGER.public_data),
+            Open(job=JOB, session_id=mutator.random.randbytes(32), token="ssh-0123456789abcdef." + "x" * 43),
         ]
         frames = [
             pack(Kind.OPEN, 2 + number, msgspec.msgpack.encode(lie))

@@ -14,17 +14,19 @@ from tests.fuzz.messages import opened, requested
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.watch import Fault
 from tests.fuzz.wire import Wire
+from tests.patience import PATIENCE
 from tests.ssh_support import JOB, World, in_world
 
 from pitstop_common.link import Kind, pack
 from pitstop_relay.link import Link, Links
+from pitstop_relay.transport import MAX_EARLY_PACKET
 from pitstop_sandbox.channels.forwards import Forwards
 from pitstop_sandbox.channels.rules import Rules
 from pitstop_sandbox.channels.seam import Connection
 from pitstop_sandbox.ports import Session
 
 SEED = 20261121
-AMOUNTS = {"frames": 6000, "seam": 6000, "plain": 4000, "sealed": 1500}
+AMOUNTS = {"frames": 5000, "seam": 4000, "plain": 2500, "sealed": 1200}
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -60,7 +62,7 @@ async def test_a_connection_that_asyncssh_ends_by_itself_leaves_no_listener_in_t
     forwards = Forwards(PlayedJob(JOB), person, Rules(), tasks)
     connection = Connection(asyncssh.SSHServerSession, forwards, lambda _message: None, ends.append)
     connection.feed(requested("tcpip-forward", String(""), UInt32(0)))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not tasks:
             await asyncio.sleep(0)
         connection._force_close(asyncssh.ProtocolError("as its tasks do"))
@@ -111,10 +113,22 @@ async def test_what_follows_the_last_try_in_one_segment_is_not_heard(ssh: World)
         client.say(message)
     await asyncio.sleep(0)
     wire.give(b"".join(segment.data))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await wire.gone.wait()
     await door.settle()
     door.check()
+
+
+@in_world()
+async def test_who_is_not_let_in_cannot_have_large_packets_kept(ssh: World) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", ssh.at.port)
+    writer.write(b"SSH-2.0-OpenSSH_9.2p1\r\n" + (MAX_EARLY_PACKET + 1).to_bytes(4, "big") + bytes(4))
+    async with asyncio.timeout(PATIENCE):
+        said = await reader.read()
+    assert b"Max packet size exceeded" in said
+    writer.close()
+    large = bytes(200_000)
+    assert (await ssh.ssh("cat", stdin=large))[1] == large
 
 
 class _Segment:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import time
-from typing import Final
+from typing import Any, Final
 
 from asyncssh.connection import SSHServerConnection
 from asyncssh.encryption import GCMEncryption

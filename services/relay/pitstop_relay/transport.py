@@ -43,6 +43,8 @@ _BY_APPLICATION: Final = 11
 _NO_MORE_METHODS: Final = 14
 _FLUSH_WITHIN: Final = 5.0
 _REQUESTS_PER_TRY: Final = 3
+MAX_EARLY_PACKET: Final = 35_000
+"""Of who is not let in, bytes: what RFC 4253 section 6.1 says that everybody must take."""
 _PER_MESSAGE: Final = 200
 """What holding back one message costs beside its bytes."""
 
@@ -83,6 +85,7 @@ class Transport(PassingConnection):
         self, options: SSHServerConnectionOptions, guest: Callable[[Transport], Guest], max_tries: int
     ) -> None:
         super().__init__(asyncio.get_running_loop(), options)
+        self._max_later, self._max_recv_pktlen = self._max_recv_pktlen, MAX_EARLY_PACKET
         self._tries = max_tries
         self._requests = max_tries * _REQUESTS_PER_TRY
         self._deferred = 0
@@ -264,6 +267,7 @@ class _Owner(asyncssh.SSHServer):
         self._conn = conn
 
     def auth_completed(self) -> None:
+        self._conn._max_recv_pktlen = self._conn._max_later
         self._conn.guest.entered()
 
     def session_requested(self) -> asyncssh.SSHServerSession[str] | bool:
