@@ -23,6 +23,7 @@ from pitstop_scheduler import changes as c
 from pitstop_scheduler.config import Config
 from pitstop_scheduler.contexts import Contexts
 from pitstop_scheduler.keyring import Keyring
+from pitstop_scheduler.links import Links
 from pitstop_scheduler.log import Log
 from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.metrics import Metrics
@@ -104,7 +105,8 @@ async def test_a_scheduler_that_has_not_read_the_log_to_its_end_answers_nothing(
     logs, other = Logs(bus), Log(bus, 0)
     (log,) = logs
     policy = Policy(logs, Config(nats_url=""))
-    reading = Reading(bus, logs, People(bus), policy, Contexts(bus, Keyring({}), policy.admins))
+    contexts = Contexts(bus, Keyring({}), policy.admins)
+    reading = Reading(bus, logs, People(bus, Links(bus, policy.ssh, contexts)), policy, contexts)
     try:
         await reading.current("a")
         for number in (1, 2):

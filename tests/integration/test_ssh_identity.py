@@ -15,6 +15,7 @@ import asyncssh
 import msgspec
 import pytest
 from tests.patience import PATIENCE
+from tests.proofs import signed
 from tests.ssh_support import JOB, World, in_world, make_key, screen
 
 from pitstop_common.link import Kind, Open
@@ -161,7 +162,7 @@ async def test_a_taken_relay_opens_nothing_with_a_certificate_or_a_token_of_its_
     for proof in (
         Open(job=JOB, session_id=secrets.token_bytes(32), token=f"ssh-0123456789abcdef.{secret}"),
         Open(job=JOB, session_id=secrets.token_bytes(32), token="ssh-ffffffffffffffff." + secret),
-        signed(rogue, mine),
+        signed(rogue, JOB, blob=mine, algorithm="ssh-ed25519-cert-v01@openssh.com"),
     ):
         number = link.open(Rider(), proof)
         link.send(Kind.DATA, number, bytes((80,)) + bytes(20))
@@ -173,15 +174,6 @@ async def test_a_taken_relay_opens_nothing_with_a_certificate_or_a_token_of_its_
         "it is no access token", "it is no access token",
     ]  # fmt: skip
     assert ssh.job.said == []
-
-
-def signed(key: asyncssh.SSHKey, blob: bytes) -> Open:
-    session, algorithm = secrets.token_bytes(32), "ssh-ed25519-cert-v01@openssh.com"
-    packed = [JOB.encode(), b"ssh-connection", b"publickey"]
-    message = b"\x32" + b"".join(len(one).to_bytes(4, "big") + one for one in packed) + b"\1"
-    message += b"".join(len(one).to_bytes(4, "big") + one for one in (algorithm.encode(), blob))
-    signature = key.sign(len(session).to_bytes(4, "big") + session + message, b"ssh-ed25519")
-    return Open(job=JOB, session_id=session, message=message, signature=signature, key=blob)
 
 
 # -- access tokens ---------------------------------------------------------------------------------------------------

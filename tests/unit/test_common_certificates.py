@@ -10,13 +10,14 @@ from typing import Any
 import asyncssh
 import msgspec
 import pytest
-from asyncssh.packet import Boolean, Byte, MPInt, String
+from asyncssh.packet import MPInt, String
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.proofs import CLIENT, request, signed
 
 from pitstop_common import userauth
 from pitstop_common.certificates import Bounds, Certificate, Fault, forged, judge, parse, user_of
@@ -28,7 +29,6 @@ from pitstop_sandbox.grant import Granted, Refused, check, proof_fault, verifies
 
 NOW = 1_700_000_000.0
 JOB = "abcdefghijkl-1"
-CLIENT = "192.0.2.7:50000"
 CA = asyncssh.generate_private_key("ssh-ed25519")
 OTHER_CA = asyncssh.generate_private_key("ecdsa-sha2-nistp256")
 ADA = asyncssh.generate_private_key("ssh-ed25519")
@@ -177,13 +177,7 @@ def test_principals(named: list[str], table: dict[str, str], users: set[str]) ->
 
 
 def login(key: asyncssh.SSHKey, blob: bytes, algorithm: str, **changed: Any) -> Open:
-    message = (
-        Byte(50) + String(JOB) + String("ssh-connection") + String("publickey") + Boolean(True) + String(algorithm)
-        + String(blob)
-    )  # fmt: skip
-    signature = key.sign(String(bytes(32)) + message, userauth.signed_with(algorithm).encode())
-    proof = Open(job=JOB, session_id=bytes(32), message=message, signature=signature, key=blob, client=CLIENT)
-    return msgspec.structs.replace(proof, **changed)
+    return msgspec.structs.replace(signed(key, JOB, blob=blob, algorithm=algorithm, session=bytes(32)), **changed)
 
 
 REPLY = AccessReply(found=True, job=JOB, org="acme", actor="ada", status="paused", host="h", offers=True, trust=TRUST,
@@ -282,10 +276,7 @@ def test_security_keys(kind: str, required: bool, flags: int, touched: bool, ver
     if required:
         certified = with_critical(certified, "verify-required")
     for proof_key, algorithm in ((blob, kind), (certified, kind.replace("@", "-cert-v01@"))):
-        message = (
-            Byte(50) + String(JOB) + String("ssh-connection") + String("publickey") + Boolean(True)
-            + String(algorithm) + String(proof_key)
-        )  # fmt: skip
+        message = request(JOB, algorithm, proof_key)
         proof = Open(job=JOB, session_id=bytes(32), message=message, key=proof_key, client=CLIENT,
                      signature=sign(String(bytes(32)) + message, flags))  # fmt: skip
         assert (proof_fault(proof) == "") == touched

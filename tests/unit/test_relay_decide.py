@@ -78,6 +78,16 @@ def test_whom_a_rule_keeps_out_is_told_which() -> None:
     )
 
 
+def test_that_a_server_of_keys_is_down_is_said_without_names() -> None:
+    access = AccessReply(
+        found=True, status="paused", host="h", offers=True, linked="The keys of github:eve cannot be read"
+    )
+    verdict = decide(ATTEMPT, access, NOW)
+    assert isinstance(verdict, Denial)
+    assert "eve" not in verdict.text
+    assert "A server of keys of people of this run does not answer now" in verdict.text
+
+
 def test_the_right_key_among_many() -> None:
     access = AccessReply(found=True, status="paused", host="h", offers=True, allowed=(OTHER, ADA))
     assert decide(ATTEMPT, access, NOW) == Admit(user="ada", host="h")

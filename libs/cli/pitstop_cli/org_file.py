@@ -191,7 +191,8 @@ def _placed(faults: tuple[Fault, ...], text: str) -> tuple[Fault, ...]:
     for fault in faults:
         named = ".".join(key if _BARE.fullmatch(key) else shown(key) for key in _keys(fault.pointer))
         message = f"{named}: {fault.message}" if named else fault.message
-        placed.append(Fault(pointer=fault.pointer, message=message, line=lines.get(fault.pointer, 0)))
+        line = lines.get(fault.pointer) or lines.get(fault.pointer.rpartition("/")[0], 0)  # of an item: its list's
+        placed.append(Fault(pointer=fault.pointer, message=message, line=line))
     return tuple(sorted(placed, key=lambda fault: fault.line))
 
 

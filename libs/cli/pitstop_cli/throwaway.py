@@ -36,7 +36,10 @@ async def identity_for(target: Target, given: str) -> AsyncIterator[str]:
 
 async def needs_key(target: Target) -> bool:
     """Is this a person's login, who has no key."""
-    return target.login and not (await _call(target, "keys-ls", {})).get("keys")
+    if not target.login:
+        return False
+    known = await _call(target, "keys-ls", {})
+    return not known.get("keys") and not any(link["keys"] for link in known.get("links", ()))
 
 
 @contextlib.asynccontextmanager

@@ -27,8 +27,10 @@ from pitstop_common.limits import (
 from pitstop_common.messages import Fault, JobReport, JobView, RerunView, RunView, UserKey, Waiting
 from pitstop_common.passes import (
     KeyAdd,
+    KeyLink,
     KeyList,
     KeyRemove,
+    LinkView,
     LoginReply,
     LoginRequest,
     LogsReply,
@@ -292,6 +294,8 @@ VERBS: Final[dict[str, Verb]] = {
     "keys-add": Verb(KeyAdd, UserKey, "write", "member"),
     "keys-ls": Verb(Nothing, KeyList, "read", "member"),
     "keys-rm": Verb(KeyRemove, Done, "read", "member"),
+    "keys-link": Verb(KeyLink, LinkView, "write", "member"),
+    "keys-unlink": Verb(KeyLink, Done, "read", "member"),
     "secrets-set": Verb(SecretSet, ContextView, "write", "member"),
     "secrets-ls": Verb(SecretsList, ContextList, "read", "member"),
     "secrets-rm": Verb(SecretRemove, Done, "write", "member"),

@@ -114,6 +114,10 @@ MAX_AUTHORITIES: Final = 20
 MAX_PRINCIPALS: Final = 2000
 MAX_REVOKED: Final = 1000
 """Serials, ids and keys of certificates, each."""
+MAX_LINKS: Final = 5
+"""Accounts elsewhere that one user may link."""
+MAX_LINKED_KEYS: Final = 50
+"""Of one of them."""
 KEY_TTL: Final = 600.0
 """A throwaway key that `pitstop ssh` could not remove is good for so long. It is needed only while a login is made."""
 MAX_LOG_WAIT: Final = 5.0

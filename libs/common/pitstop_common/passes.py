@@ -123,7 +123,28 @@ class KeyRemove(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
 
 
+class KeyLink(msgspec.Struct, frozen=True, kw_only=True):
+    """An account elsewhere: `github:ada`, `org:ada`, or its URL."""
+
+    source: Annotated[str, Meta(min_length=1, max_length=500)]
+
+
+class LinkView(msgspec.Struct, frozen=True, kw_only=True):
+    """A source of keys of the caller. `link`: what `keys-unlink` takes; empty: the org's own, for everybody. `keys`:
+    the fingerprints that count now; `read`: when they were read, `age` seconds ago; empty: never, or too long ago.
+    `trouble`: why there is no newer answer."""
+
+    source: str
+    url: str
+    link: str = ""
+    keys: tuple[str, ...] = ()
+    read: str = ""
+    age: int = 0
+    trouble: str = ""
+
+
 class KeyList(msgspec.Struct, frozen=True, kw_only=True):
-    """The caller's own keys."""
+    """The caller's own keys, and sources of more."""
 
     keys: tuple[UserKey, ...]
+    links: tuple[LinkView, ...] = ()

@@ -67,10 +67,10 @@ def _unfit(attempt: Attempt, access: AccessReply, found: Unfit) -> Denial:
             f"Ask {access.actor} to name {found.user} in ssh.users when the run is started",
         )
     if found.code == "key_unknown":
-        linked = f"  {access.linked}\n" if access.linked else ""
+        late = f"\n  {_LATE}" if access.linked else ""
         return _deny(
             "key_unknown",
-            f"the key {attempt.fingerprint} is not registered.\n{linked}".rstrip(),
+            f"the key {attempt.fingerprint} is not registered.{late}",
             "Add it: pitstop keys add FILE.pub   (the keys your ssh offers: ssh-add -l)",
         )
     if found.code.startswith("cert_"):
@@ -81,6 +81,9 @@ def _unfit(attempt: Attempt, access: AccessReply, found: Unfit) -> Denial:
 
 
 _SIGNER: Final = "Ask who signs your certificates for another   (what it says: ssh-keygen -L -f FILE-cert.pub)"
+_LATE: Final = (
+    "A server of keys of people of this run does not answer now: pitstop keys ls says which; or try again soon"
+)
 _NEXT: Final = {
     "cert_authority": "An admin of the org adds the authority: `user_ca` under [ssh] in the org's file, pitstop apply",
     "cert_principal": "Its principals are user names, or stand under [ssh.principals] in the org's file; whoever "

@@ -7,6 +7,7 @@ from pitstop_common.errors import NotFound
 from pitstop_common.spec import RunSpec
 from pitstop_common.ssh_policy import Trust
 from pitstop_scheduler.contexts import Contexts
+from pitstop_scheduler.links import WAIT
 from pitstop_scheduler.passes import SSH, Passes
 from pitstop_scheduler.people import People
 from pitstop_scheduler.policy import Policy
@@ -23,10 +24,11 @@ class Admitting:
     async def access(self, request: m.AccessRequest) -> m.AccessReply:
         """Who may enter a job. Raises Unavailable."""
         await self._reading.current(request.job)
-        return await self.as_known(request)
+        return await self.as_known(request, wait=WAIT)
 
-    async def as_known(self, request: m.AccessRequest) -> m.AccessReply:
-        """The same, without a look whether anything is to be folded yet. Raises Unavailable."""
+    async def as_known(self, request: m.AccessRequest, *, wait: float = 0) -> m.AccessReply:
+        """The same, without a look whether anything is to be folded yet, and without waiting longer than so many
+        seconds for sources of linked keys. Raises Unavailable."""
         token = await self._token(request.token)
         try:
             view = await self._reading.job(None, request.job)
@@ -35,7 +37,8 @@ class Admitting:
             return m.AccessReply(found=False, job=request.job, token=token)
         offers = spec.job(view.job).pause.any or bool(guests_of(view))
         people = {one.user: one for one in await self._entrants(spec, view)}
-        keys = await self._reading.keys(spec, view)
+        found = await self._reading.keys(spec, view, wait=wait)
+        keys = found.keys
         allowed = [key for key in keys if not people[key.user].barrier]
         shut = next((people[key.user] for key in keys if key.fingerprint == request.fingerprint), None)
         owner = ""
@@ -49,6 +52,7 @@ class Admitting:
             barrier=shut.barrier if shut else "", barrier_text=shut.barrier_text if shut else "",
             services=self._policy.services(spec.org, spec.project), people=tuple(people.values()),
             trust=Trust(user_ca=policy.user_ca, principals=policy.principals, revoked=policy.revoked), token=token,
+            linked=found.trouble(await self._people.now()) if found.linked else "",
         )  # fmt: skip
 
     async def _entrants(self, spec: RunSpec, view: m.JobView) -> list[m.Entrant]:

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
 from nats.micro.request import Request as MicroRequest
 from nats.micro.service import Service
 
@@ -22,15 +21,14 @@ from pitstop_common import messages as m
 from pitstop_common.api import VERBS, RerunRequest
 from pitstop_common.bus import Bus
 from pitstop_common.errors import NotFound, PitstopError, Unavailable
-from pitstop_common.passes import KeyAdd
 from pitstop_common.permissions import PUBLISHER
-from pitstop_common.public_keys import parse_public_key
 from pitstop_common.pull import rfc3339
 from pitstop_common.telemetry import trace_of
 from pitstop_scheduler.admitting import Admitting
 from pitstop_scheduler.api_audit import Audit
 from pitstop_scheduler.api_holds import Holds
 from pitstop_scheduler.api_hosts import Hosts
+from pitstop_scheduler.api_keys import Keys
 from pitstop_scheduler.api_letters import Letters
 from pitstop_scheduler.api_logs import Output
 from pitstop_scheduler.api_orgs import Orgs
@@ -54,6 +52,7 @@ from pitstop_scheduler.calls import (
 from pitstop_scheduler.contexts import Contexts
 from pitstop_scheduler.handing import Handing
 from pitstop_scheduler.intake import Intake, Refusal, new_request_id
+from pitstop_scheduler.links import Links
 from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.metrics import Metrics
 from pitstop_scheduler.people import People
@@ -72,7 +71,8 @@ class Api:
     """Every verb. Shared by all schedulers (one queue group)."""
 
     def __init__(self, bus: Bus, logs: Logs, intake: Intake, people: People, reading: Reading, policy: Policy,
-                 contexts: Contexts, tokens: Tokens, admitting: Admitting, metrics: Metrics) -> None:  # fmt: skip
+                 contexts: Contexts, tokens: Tokens, admitting: Admitting, links: Links,
+                 metrics: Metrics) -> None:  # fmt: skip
         self._bus, self._logs, self._intake, self._people, self._reading = bus, logs, intake, people, reading
         self._policy = policy
         self._teller = Teller(bus, logs)
@@ -86,6 +86,7 @@ class Api:
         self._holds = Holds(logs, self._teller, people, reading, policy)
         self._pauses = Pauses(logs, self._teller, people, reading, policy, contexts)
         self._admitting = admitting
+        self._keys = Keys(people, links)
         self._who_is = Who(logs, people, reading, admitting)
 
     async def serve(self, service: Service) -> None:
@@ -94,7 +95,7 @@ class Api:
         hosts = Hosts(self._bus, self._logs, self._teller, self._reading, self._policy)
         verbs = {
             "run": self._run, "rerun": self._rerun, "status": self._status, "ls": self._ls, "cancel": self._cancel,
-            "keys-add": self._keys_add, "keys-ls": self._keys_ls, "keys-rm": self._keys_rm,
+            "keys-add": self._keys.add, "keys-rm": self._keys.remove, "keys-unlink": self._keys.unlink,
             "extend": self._sessions.extend, "org-show": self._orgs.show, "org-apply": self._orgs.apply,
             "pools-apply": self._pools.apply, "pause": self._pauses.ask,
             "hosts-ls": hosts.ls, "hosts-drain": hosts.drain,
@@ -109,10 +110,13 @@ class Api:
             await service.add_endpoint(
                 name=verb, subject=subjects.api("*", "*", verb), handler=self._answer(verb, handler)
             )
-        read = self._waiting.beside(self._answer("logs", Output(self._bus).read))
-        await service.add_endpoint(name="logs", subject=subjects.api("*", "*", "logs"), handler=read)
+        slow = {"logs": Output(self._bus).read, "keys-ls": self._keys.list, "keys-link": self._keys.link}
+        for verb, handler in slow.items():  # they wait: for lines, for servers elsewhere
+            answer = self._waiting.beside(self._answer(verb, handler))
+            await service.add_endpoint(name=verb, subject=subjects.api("*", "*", verb), handler=answer)
         others = {
-            "access": self._access, "who": self._who, "job": self._job, "secrets": self._handing.answer,
+            "access": self._waiting.beside(self._access), "who": self._who, "job": self._job,
+            "secrets": self._handing.answer,
         }  # fmt: skip
         for verb, answer in others.items():
             await service.add_endpoint(name=verb, subject=subjects.service(verb), handler=to_inboxes(answer))
@@ -226,21 +230,6 @@ class Api:
             reason=str(body.get("reason") or "cancelled")[:200],
         )  # fmt: skip
         await self._teller.tell(fact, status.run.trace)
-        return {"ok": True}
-
-    # -- keys ----------------------------------------------------------------------------------------------------------
-
-    async def _keys_add(self, caller: Caller, asked: MicroRequest) -> Any:
-        wanted = checked(asked, KeyAdd)
-        key = parse_public_key(text_of(asked, "key"))
-        until = 0.0 if wanted.seconds is UNSET else await self._people.now() + wanted.seconds
-        return await self._people.add(caller.org, caller.actor, key, rfc3339(time.time()), until=until)
-
-    async def _keys_ls(self, caller: Caller, _: MicroRequest) -> Any:
-        return {"keys": await self._people.keys(caller.org, caller.actor)}
-
-    async def _keys_rm(self, caller: Caller, asked: MicroRequest) -> Any:
-        await self._people.remove(caller.org, caller.actor, text_of(asked, "fingerprint"))
         return {"ok": True}
 
     # -- for the other services --------------------------------------------------------------------------------------

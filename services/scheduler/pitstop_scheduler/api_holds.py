@@ -90,7 +90,7 @@ class Holds:
         barred = self._policy.barred(org, project, user)
         if barred is not None:
             raise NobodyCanEnter(barred.code, barred.text)
-        if not await self._people.keys(org, user):
+        if not (self._policy.ssh(org).user_ca or await self._people.may_prove(org, user)):
             raise NobodyCanEnter(
                 "ssh_no_key",
                 f"{user} could not enter: no SSH key is registered for {user} in org {org}. Register one as {user}: "

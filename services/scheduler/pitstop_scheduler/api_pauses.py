@@ -81,7 +81,8 @@ class Pauses:
         if barred is not None:
             raise NobodyCanEnter(barred.code, barred.text)
         own = spec.session.keys if spec.actor == caller.actor else ()
-        if not own and not await self._people.keys(caller.org, caller.actor):
+        ca = self._policy.ssh(caller.org).user_ca
+        if not (own or ca or await self._people.may_prove(caller.org, caller.actor)):
             raise NobodyCanEnter(
                 "ssh_no_key",
                 f"you could not enter: no SSH key is registered for {caller.actor} in org {caller.org}. Register one: "

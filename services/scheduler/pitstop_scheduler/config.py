@@ -24,6 +24,8 @@ class Config(ServiceConfig, frozen=True, kw_only=True):
     """People who are admins whatever the orgs say, as `org/user`; `*/user` in every org."""
     secrets_key_file: str = ""
     """The keys that secrets are encrypted with at rest (see `keyring`). Empty: secrets cannot be used."""
+    keys_hosts: tuple[str, ...] = ()
+    """Servers of public keys (`keys_url` of orgs) in private networks, by name. Others must have public addresses."""
     callout_key: str = ""
     """File with the seed of the account key that signs people's rights; empty: people cannot log in."""
     snapshot_every: int = 2000

@@ -235,8 +235,12 @@ class Intake:
                 return without_session(request, f"{asker.text}: this run offers no session")
             text = f"{asker.text}; or leave `ssh` out of the request"
             raise Refusal(asker.code, (m.Fault(pointer="/ssh", message=text),), request)
-        keys = await self._people.allowed(request.org, request.actor, (request.actor, *session.users), session.keys)
-        if all(self._policy.barred(request.org, request.project, key.user) for key in keys):
+        named = (request.actor, *session.users)
+        found = await self._people.allowed(request.org, request.actor, named, session.keys)
+        ways = {*(key.user for key in found.keys), *found.pending}
+        if self._policy.ssh(request.org).user_ca:  # who has no key may have a certificate
+            ways |= {user for user in named if user}
+        if all(self._policy.barred(request.org, request.project, user) for user in ways):
             who = " or ".join(filter(None, [request.actor, *session.users])) or "the actor (none is named)"
             text = (f"nobody could enter: no SSH key is registered for {who} in org {request.org}. Register one with "
                     "`pitstop keys add ~/.ssh/id_ed25519.pub`, or send one in `ssh.keys`")  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,6 +15,25 @@ from pitstop_common.limits import MAX_SSH_KEYS
 from pitstop_common.messages import AllowedKey, Person, UserKey
 from pitstop_common.public_keys import PublicKey, parse_public_key
 from pitstop_scheduler.clock import server_clock
+from pitstop_scheduler.links import Linked, Links
+
+
+class Found(NamedTuple):
+    """Keys, and what the sources of each user said who has any."""
+
+    keys: list[AllowedKey]
+    linked: dict[str, tuple[Linked, ...]]
+
+    @property
+    def pending(self) -> frozenset[str]:
+        """Users of whom a source has said nothing yet."""
+        return frozenset(user for user, sources in self.linked.items() if any(one.pending for one in sources))
+
+    def trouble(self, now: float) -> str:
+        """What is wrong with the sources, in words."""
+        said = (one.said(now) for sources in self.linked.values() for one in sources)
+        return " ".join(dict.fromkeys(filter(None, said)))
+
 
 _decode = msgspec.json.Decoder(list[UserKey]).decode
 
@@ -26,8 +47,8 @@ class TooManyKeys(PitstopError):
 class People:
     """Keys of users."""
 
-    def __init__(self, bus: Bus) -> None:
-        self._bus, self._bucket = bus, Bucket(bus, "keys")
+    def __init__(self, bus: Bus, links: Links) -> None:
+        self._bus, self._bucket, self._links = bus, Bucket(bus, "keys"), links
 
     async def keys(self, org: str, user: str) -> list[UserKey]:
         """Of one user; empty when there are none."""
@@ -60,32 +81,44 @@ class People:
 
         await self._change(org, user, change)
 
-    async def allowed(self, org: str, actor: str, users: tuple[str, ...], keys: tuple[str, ...]) -> list[AllowedKey]:
-        """Every key that may enter, once: of the users, and raw ones, which count as the actor."""
+    async def allowed(
+        self, org: str, actor: str, users: tuple[str, ...], keys: tuple[str, ...], *, wait: float = 0
+    ) -> Found:
+        """Every key that may enter, once: of the users, and raw ones, which count as the actor. Sources of linked keys
+        are waited for so long, seconds, where what they said is not fresh."""
         found = [_allowed(actor, parse_public_key(key)) for key in keys]
-        for user in dict.fromkeys(users):
-            if user:
-                found += [
-                    AllowedKey(user=user, key=key.key, fingerprint=key.fingerprint)
-                    for key in await self.keys(org, user)
-                ]
-        return list({(key.user, key.fingerprint): key for key in found}.values())
+        named = [user for user in dict.fromkeys(users) if user]
+        linked = await asyncio.gather(*(self._links.of(org, user, wait=wait) for user in named))
+        for user, sources in zip(named, linked, strict=True):
+            own = [(key.key, key.fingerprint) for key in await self.keys(org, user)]
+            for key, mark in (*own, *(key for source in sources for key in source.keys)):
+                found.append(AllowedKey(user=user, key=key, fingerprint=mark))
+        return Found(
+            list({(key.user, key.fingerprint): key for key in found}.values()),
+            {user: tuple(sources) for user, sources in zip(named, linked, strict=True) if sources},
+        )
+
+    async def may_prove(self, org: str, user: str) -> bool:
+        """Has a user keys, registered or linked, or sources that may still say some."""
+        found = await self.allowed(org, "", (user,), ())
+        return bool(found.keys) or user in found.pending
 
     async def owner_of(self, org: str, fingerprint: str) -> str:
         """Whose key it is; empty when nobody of the org registered it."""
         for name, entry in (await self._bucket.scan(f"{org}.*")).items():
             if entry.value and any(key.fingerprint == fingerprint for key in _decode(entry.value)):
                 return name.partition(".")[2]
-        return ""
+        return next((user for _, user in await self._links.owners(fingerprint, org)), "")
 
     async def owners_of(self, fingerprint: str) -> list[Person]:
-        """Everybody who registered a key, in any org."""
+        """Everybody who registered or linked a key, in any org."""
         found = []
         for name, entry in sorted((await self._bucket.scan("*.*")).items()):
             if entry.value and any(key.fingerprint == fingerprint for key in _decode(entry.value)):
                 org, _, user = name.partition(".")
                 found.append(Person(org=org, user=user))
-        return found
+        found += [Person(org=org, user=user) for org, user in await self._links.owners(fingerprint)]
+        return list(dict.fromkeys(found))
 
     async def now(self) -> float:
         """The server's clock. Raises Unavailable."""

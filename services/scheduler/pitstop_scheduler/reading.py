@@ -22,7 +22,7 @@ from pitstop_scheduler.contexts import Contexts
 from pitstop_scheduler.grants import org_limit, pool_limit, reason_to_wait
 from pitstop_scheduler.holding import slots_of
 from pitstop_scheduler.logs import Logs
-from pitstop_scheduler.people import People
+from pitstop_scheduler.people import Found, People
 from pitstop_scheduler.policy import Policy
 from pitstop_scheduler.views import job_view, run_view
 
@@ -133,7 +133,7 @@ class Reading:
             keys = await self.keys(spec, view)
             allowed = tuple(
                 {"user": key.user, "fingerprint": key.fingerprint}
-                for key in keys
+                for key in keys.keys
                 if self._policy.barred(spec.org, spec.project, key.user) is None
             )
         position, reason = self._place(view)
@@ -176,12 +176,12 @@ class Reading:
         view = await self._stored_run(org, run_of_job(id))
         return view.project, view.actor
 
-    async def keys(self, spec: RunSpec, view: m.JobView) -> list[m.AllowedKey]:
+    async def keys(self, spec: RunSpec, view: m.JobView, *, wait: float = 0) -> Found:
         """The keys of whom the run names for this job, and those that came with the request, which count as the
-        actor's."""
+        actor's. `wait`: for sources of linked keys, seconds."""
         guests = guests_of(view)
         raw = spec.session.keys if spec.job(view.job).pause.any or not guests or spec.actor in guests else ()
-        return await self._people.allowed(spec.org, spec.actor, named(spec, view), raw)
+        return await self._people.allowed(spec.org, spec.actor, named(spec, view), raw, wait=wait)
 
     def org(self, name: str) -> OrgView:
         """Limits of an org, and what is in use."""

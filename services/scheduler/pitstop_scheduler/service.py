@@ -16,6 +16,7 @@ from pitstop_scheduler.config import Config
 from pitstop_scheduler.contexts import Contexts
 from pitstop_scheduler.intake import Intake
 from pitstop_scheduler.keyring import read_keyring
+from pitstop_scheduler.links import Links
 from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.metrics import Metrics
 from pitstop_scheduler.partition import Partition
@@ -34,16 +35,17 @@ async def main(runtime: Runtime, config: Config) -> None:
     """Run until told to stop."""
     bus = runtime.bus
     metrics = Metrics(runtime.metrics)
-    people = People(bus)
     logs = Logs(bus, config.partitions, config.snapshot_every)
     policy, passes = Policy(logs, config), Passes(bus)
     contexts = Contexts(bus, read_keyring(config.secrets_key_file), policy.admins)
+    links = Links(bus, policy.ssh, contexts, config.keys_hosts)
+    people = People(bus, links)
     reading = Reading(bus, logs, people, policy, contexts)
     placing = Placing(logs, reading, read_aliases(config.label_pools))
     intake = Intake(bus, people, policy, metrics, reading, contexts, placing)
     admitting = Admitting(reading, people, policy, contexts, passes)
     tokens = Tokens(passes, policy, reading, open=bool(config.callout_key))
-    api = Api(bus, logs, intake, people, reading, policy, contexts, tokens, admitting, metrics)
+    api = Api(bus, logs, intake, people, reading, policy, contexts, tokens, admitting, links, metrics)
     owner = f"scheduler-{secrets.token_hex(4)}"
     seats = Seats(bus, owner, config.partitions)
     partitions = [
@@ -71,6 +73,7 @@ async def main(runtime: Runtime, config: Config) -> None:
             await _observe(metrics, logs, runtime.stopping)
     finally:
         await api.close()
+        await links.close()
         await logs.close()
 
 

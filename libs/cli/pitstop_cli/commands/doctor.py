@@ -52,7 +52,9 @@ async def _ssh(target: Target, run: str, job: str, identity: str) -> list[Check]
 
     async with connect(target) as client:
         status = await client.call("status", {"run": run})
-        mine = (await client.call("keys-ls", {})).get("keys", [])
+        known = await client.call("keys-ls", {})
+    linked = [{"fingerprint": key} for link in known.get("links", []) for key in link["keys"]]
+    mine = [*known.get("keys", []), *linked]
     entry = only(status, Wanted(run, job))
     address = address_of(entry)
     offered = checks_ssh.offered(address, identity)

@@ -11,6 +11,7 @@ import click
 from pitstop_cli.client import Target, connect, find, output_option, run_async, system_options
 from pitstop_cli.console import out, out_json, plain, say
 from pitstop_cli.exits import USAGE, Failure
+from pitstop_cli.words import span
 
 
 @click.group("keys")
@@ -40,17 +41,57 @@ def add(source: str, nats: str | None, org: str | None, output: str) -> None:
 def ls(nats: str | None, org: str | None, output: str) -> None:
     """List your keys.
 
-    JSON: {"keys": [{"key", "fingerprint", "comment", "added"}]}
+    \b
+    JSON: {"keys": [{"key", "fingerprint", "comment", "added"}],
+           "links": [{"source", "url", "link": "" = the org's own, "keys": [fingerprint], "read", "age", "trouble"}]}
     """
     target = find(nats, org)
     answer = run_async(_each(target, "keys-ls", [{}]))[0]
     if output == "json":
-        out_json({"keys": answer.get("keys", [])})
+        out_json({"keys": answer.get("keys", []), "links": answer.get("links", [])})
         return
-    if not answer.get("keys"):
+    if not answer.get("keys") and not answer.get("links"):
         say(f"{target.actor} has no key in {target.org}; add one: pitstop keys add ~/.ssh/id_ed25519.pub")
     for key in answer.get("keys", []):
         out(f"{key['fingerprint']}  {key['key'].split()[0]}  {plain(key.get('comment', ''))}".rstrip())
+    for link in answer.get("links", []):
+        for fingerprint in link["keys"]:
+            out(f"{fingerprint}  {plain(link['source'])}  read {span(link['age'])} ago from {plain(link['url'])}")
+        if link["trouble"] or not link["keys"]:
+            say(f"{plain(link['source'])}: {plain(link['trouble']) or 'no key there'} ({plain(link['url'])})", "yellow")
+
+
+@command.command("link")
+@click.argument("source", metavar="github:NAME|org:NAME|URL")
+@system_options
+@output_option
+def link(source: str, nats: str | None, org: str | None, output: str) -> None:
+    """Let in the keys of your account elsewhere: github:NAME, gitlab:NAME, codeberg:NAME, org:NAME (the server that the
+    admins of your org have set), or the URL of its keys.
+
+    They are read there again and again, so a key that you remove there lets nobody in after 5 minutes.
+
+    \b
+    JSON: {"source", "url", "link", "keys": [fingerprint], "read", "age", "trouble"}
+    """
+    answer = run_async(_each(find(nats, org), "keys-link", [{"source": source}]))[0]
+    if output == "json":
+        out_json(answer)
+        return
+    for fingerprint in answer["keys"]:
+        out(fingerprint)
+    count = len(answer["keys"])
+    say(f"linked {plain(answer['source'])}: {count} key{'s' * (count != 1)} at {plain(answer['url'])}",
+        "green" if count else "yellow")  # fmt: skip
+
+
+@command.command("unlink")
+@click.argument("source", metavar="SOURCE")
+@system_options
+def unlink(source: str, nats: str | None, org: str | None) -> None:
+    """Forget a link, named as `pitstop keys ls` does (github:NAME)."""
+    run_async(_each(find(nats, org), "keys-unlink", [{"source": source}]))
+    say(f"unlinked {plain(source)}")
 
 
 @command.command("rm")

@@ -9,7 +9,7 @@ import click
 
 from pitstop_cli.client import Target, connect, find, output_option, run_async, system_options
 from pitstop_cli.commands.ls import table
-from pitstop_cli.console import out, out_json, say
+from pitstop_cli.console import out, out_json, plain, say
 from pitstop_cli.durations import seconds
 from pitstop_cli.exits import USAGE, Failure
 from pitstop_cli.logins import place_of
@@ -62,7 +62,7 @@ def create(
     if job or ssh:
         what = f"the job {job}" if job else f"the jobs of {target.org} that {made['user']} may enter"
         say(f"a password for ssh into {what}, until {made['expires'][11:16]} UTC:", "green")
-        say(f"  ssh -o PubkeyAuthentication=no …   (the rest: pitstop ssh {job or 'JOB'} --info; PuTTY: plink -pw)")
+        say(f"  {run_async(_command(target, job))}   (PuTTY: plink -pw)")
         return
     say(f"a token for {made['user']} in {target.org}, for one login until {made['expires'][11:16]} UTC:", "green")
     say(f"  pitstop login nats://{place_of(target.nats)} --token-stdin")
@@ -123,3 +123,14 @@ def callout_key(file: Path) -> str:
 async def _call(target: Target, verb: str, body: dict[str, Any]) -> dict[str, Any]:
     async with connect(target) as client:
         return await client.call(verb, body)
+
+
+async def _command(target: Target, job: str) -> str:
+    """What to type, as far as it is known yet."""
+    found: list[dict[str, Any]] = []
+    if job:
+        async with connect(target) as client:
+            found = (await client.call("status", {"run": job}))["jobs"]
+    report = next((entry.get("report") for entry in found if entry["job"]["job"] == job), None) or {}
+    command = str((report.get("ssh") or {}).get("command") or f"ssh {job or 'JOB'}@RELAY")
+    return plain(command.replace("ssh ", "ssh -o PubkeyAuthentication=no ", 1))
