@@ -203,6 +203,21 @@ async def test_a_relay_that_breaks_the_rules_is_cut_off(
     await relay.job.until("closed", "ada", "disconnect")
 
 
+async def test_a_relay_that_names_a_connection_of_another_relays_link_is_cut_off(relay: FakeRelay) -> None:
+    await relay.link()
+    await relay.start(1, "echo up; cat")
+    await relay.output(1, b"up\n")
+    other = FakeRelay(relay.host, relay.job, relay.port, links=relay.links)
+    await other.link()
+    other.send(Kind.DATA, 1, Byte(94) + UInt32(0) + String("typed by a stranger\n"))
+    await other.cut()
+    relay.send(Kind.DATA, 1, Byte(94) + UInt32(0) + String("typed by me\n"))
+    frame = await relay.next()
+    while b"typed by" not in frame.payload:
+        frame = await relay.next()
+    assert b"typed by me\n" in frame.payload
+
+
 @pytest.mark.parametrize(
     "message",
     [

@@ -131,6 +131,33 @@ async def test_who_is_not_let_in_cannot_have_large_packets_kept(ssh: World) -> N
     assert (await ssh.ssh("cat", stdin=large))[1] == large
 
 
+@in_world()
+async def test_a_signature_of_another_connection_is_refused(ssh: World) -> None:
+    """Word for word what its owner's client has signed, and was let in with."""
+    door = Door(ssh)
+    true = (
+        Byte(50) + String(JOB) + String("ssh-connection") + String("publickey") + Boolean(True) + String("ssh-ed25519")
+        + String(door._key.public_data)
+    )  # fmt: skip
+    message = b""
+    for result in ("ok", "bad_signature"):
+        client = Client(door._key, "curve25519-sha256", "aes128-gcm@openssh.com")
+        wire = door.knock(client.wire)
+        client.begin(wire)
+        await client.secret.wait()
+        if not message:
+            message = true + String(door._key.sign(String(client.session_id) + true, b"ssh-ed25519"))
+        client.say(Byte(5) + String("ssh-userauth"))
+        client.say(message)
+        async with asyncio.timeout(PATIENCE):
+            while ssh.metric("pitstop_relay_auth_total", method="publickey", result=result) == 0:
+                await asyncio.sleep(0.001)
+        wire.end()
+        await wire.gone.wait()
+    await door.settle()
+    assert ssh.metric("pitstop_relay_auth_total", method="publickey", result="ok") == 1
+
+
 class _Segment:
     def __init__(self) -> None:
         self.data: list[bytes] = []

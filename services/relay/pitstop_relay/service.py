@@ -35,6 +35,8 @@ LEAVE_WITHIN: Final = 8.0
 BACKLOG: Final = 512
 
 _ANYWHERE: Final = frozenset({"0.0.0.0", "::"})
+_FULL: Final = b"pitstop: too many connections; try again in a moment\r\n"
+_LEAVING: Final = b"pitstop: this relay is being stopped; connect again\r\n"
 _GOODBYE: Final = "pitstop: this relay is being stopped. Your shell goes on; connect again in a moment."
 
 
@@ -133,7 +135,7 @@ class Relay:
         limit = "draining" if self.draining else self._doorkeeper.knock(client)
         if limit:
             self.metrics.refused.labels(limit).inc()
-            stream.write(b"pitstop: too many connections; try again in a moment\r\n")
+            stream.write(_LEAVING if limit == "draining" else _FULL)
             stream.close()
             return
         served = transport.Transport(options, lambda made: self._guest(made, client), self._config.ssh_max_tries)

@@ -10,6 +10,7 @@ import msgspec
 
 from pitstop_cli.client import Target, connect, find, output_option, run_async, system_options
 from pitstop_cli.console import out, out_json, styled
+from pitstop_cli.exits import Failure
 
 if TYPE_CHECKING:
     from pitstop_cli.checks import Check
@@ -47,7 +48,9 @@ def ssh(run: str, job: str, identity: str, nats: str | None, org: str | None, ou
 
 async def _ssh(target: Target, run: str, job: str, identity: str) -> list[Check]:
     from pitstop_cli import checks_ssh
+    from pitstop_cli.checks import Check
     from pitstop_cli.commands.ssh import Wanted, only
+    from pitstop_cli.pinned import refuse_another
     from pitstop_cli.watch import address_of
 
     async with connect(target) as client:
@@ -58,7 +61,13 @@ async def _ssh(target: Target, run: str, job: str, identity: str) -> list[Check]
     entry = only(status, Wanted(run, job))
     address = address_of(entry)
     offered = checks_ssh.offered(address, identity)
-    return [*checks_ssh.job(entry), *checks_ssh.keys(entry, offered, mine), *checks_ssh.relay(address)]
+    found = [*checks_ssh.job(entry), *checks_ssh.keys(entry, offered, mine), *checks_ssh.relay(address)]
+    try:
+        if address is not None:
+            await refuse_another(address)
+    except Failure as fault:
+        found.append(Check("host key", "fail", fault.what, fault.next))
+    return found
 
 
 def _told(found: list[Check], output: str) -> int:
