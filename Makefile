@@ -5,7 +5,7 @@ BIN := .venv/bin
 PACKAGES := libs/common/pitstop_common libs/cli/pitstop_cli services/scheduler/pitstop_scheduler \
             services/sandbox/pitstop_sandbox services/relay/pitstop_relay services/janitor/pitstop_janitor
 
-.PHONY: help setup demo test chaos fuzz check format generate picture bench clean
+.PHONY: help setup demo test chaos fuzz check format generate picture images bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,10 +20,11 @@ demo: setup ## the main job, told as a timeline (embedded NATS, no Docker)
 	@sh tools/packages.sh git openssh-client
 	@$(BIN)/python examples/demo.py
 
+DOCKER := docker.io debootstrap
 CLIENTS := openssh-client openssh-sftp-server rsync git putty-tools dropbear-bin curl mosh sshpass
 
 test: setup ## every test
-	@sh tools/packages.sh openssh-server $(CLIENTS)
+	@sh tools/packages.sh openssh-server $(CLIENTS) $(DOCKER)
 	@$(BIN)/pytest
 
 RUNS ?= 10000
@@ -51,6 +52,10 @@ picture: setup ## run the demo, and draw docs/*.svg for the README from what it 
 	@sh tools/packages.sh git openssh-client
 	@CLICOLOR_FORCE=1 $(BIN)/python examples/demo.py > demo.log
 	@$(BIN)/python tools/picture.py demo.log docs
+
+images: setup ## an image for jobs in containers, of Debian packages; needs root and a Docker Engine
+	@sh tools/packages.sh debootstrap
+	@$(BIN)/python tools/debian_image.py
 
 bench: setup ## measure against peers; prints ratios, writes bench.json
 	@sh tools/packages.sh git openssh-client openssh-server

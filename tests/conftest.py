@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests.docker_engine import docker_engine
 
 from pitstop_common.bus import Bus, connected
 from pitstop_common.embedded import EmbeddedServer
 from pitstop_common.provision import provision
+
+__all__ = ["docker_engine"]
 
 
 @pytest.fixture

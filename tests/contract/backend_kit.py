@@ -14,8 +14,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.docker_engine import FULL, DockerEngine
 from tests.patience import PATIENCE
 
+from pitstop_sandbox.backends.docker.backend import DockerBackend
+from pitstop_sandbox.backends.docker.container import Settings
 from pitstop_sandbox.backends.fake import FakeBackend, FakeMachine, FakeSandbox
 from pitstop_sandbox.backends.namespaces import NamespacesBackend
 from pitstop_sandbox.backends.played import Program, Running
@@ -55,8 +58,9 @@ def _resolve(request: Spawn) -> Program | None:
 class Machine:
     """Makes backends that share what outlives them, and knows what must not be left of their sandboxes."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, engine: DockerEngine | None = None) -> None:
         self.kind = kind
+        self.engine = engine
         self.folder = folder
         self._fake = FakeMachine(_resolve)
         self._backends: list[Backend] = []
@@ -65,9 +69,16 @@ class Machine:
 
     def backend(self, **settings: Any) -> Backend:
         """One more."""
-        made: Backend = FakeBackend(self._fake) if self.kind == "fake" else NamespacesBackend(**settings)
+        made = self._make(settings)
         self._backends.append(made)
         return made
+
+    def _make(self, settings: dict[str, Any]) -> Backend:
+        if self.kind == "fake":
+            return FakeBackend(self._fake)
+        if self.engine is None:
+            return NamespacesBackend(**settings)
+        return DockerBackend(**{"host": self.engine.host, "settings": Settings(image=FULL), **settings})
 
     def spec(self, name: str = "job.1", **more: Any) -> SandboxSpec:
         """A folder for a sandbox."""
@@ -98,6 +109,8 @@ class Machine:
                 await sandbox.remove()
         for backend in self._backends:
             await backend.aclose()
+        if self.engine is not None:
+            assert self.engine.get("/containers/json?all=1") == (200, b"[]\n"), "containers are left"
         await until(lambda: not self.living(), "processes of a sandbox are left")
         for pid, _ in self._pids:
             with contextlib.suppress(ChildProcessError):

@@ -17,10 +17,12 @@ def kind() -> str:
 
 
 @pytest.fixture
-async def machine(kind: str, tmp_path: Path) -> AsyncIterator[Machine]:
-    made = Machine(kind, tmp_path)
-    works, why = await made.backend().probe()
+async def machine(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Machine]:
+    engine = request.getfixturevalue("docker_engine") if kind == "docker" else None
+    made = Machine(kind, tmp_path, engine)
+    works, why = (True, "") if engine else await made.backend().probe()
     if not works:
+        await made.end()
         pytest.skip(f"{kind}: {why}")
     yield made
     await made.end()

@@ -33,7 +33,7 @@ from tests.contract.backend_kit import (
 from pitstop_sandbox.backends.port import Backend, BackendError, Exit, Sandbox, Spawn
 
 
-@pytest.fixture(params=["fake", "namespaces"])
+@pytest.fixture(params=["fake", "namespaces", "docker"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -65,10 +65,10 @@ def test_giving_follows_no_link_on_the_way(tmp_path: Path) -> None:
     (tmp_path / "outside" / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "outside")
     with pytest.raises(OSError, match=r"."):
-        give_tree(tmp_path, tmp_path / "link" / "file", os.geteuid())
-    give_tree(tmp_path, tmp_path / "outside", os.geteuid())
+        give_tree(tmp_path, tmp_path / "link" / "file", os.geteuid(), os.getegid())
+    give_tree(tmp_path, tmp_path / "outside", os.geteuid(), os.getegid())
 
 
 def test_giving_stays_below_its_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="subpath"):
-        give_tree(tmp_path, Path("/etc/hostname"), os.geteuid())
+        give_tree(tmp_path, Path("/etc/hostname"), os.geteuid(), os.getegid())

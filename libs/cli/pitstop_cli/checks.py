@@ -19,6 +19,7 @@ from pitstop_cli.exits import Failure
 from pitstop_cli.paths import state_dir
 
 _PROBE_SECONDS: Final = 10.0
+_CHOOSE_SECONDS: Final = 60.0
 _SKEW_SECONDS: Final = 2.0
 _SERVICES: Final = ("scheduler", "sandbox", "relay", "janitor")
 
@@ -34,7 +35,7 @@ class Check(msgspec.Struct, frozen=True):
 
 def machine() -> list[Check]:
     """What this machine has."""
-    return [_python(), _nats_server(), _sandbox(), _network(), _program("ssh", "-V", "openssh-client"),
+    return [_python(), _nats_server(), _sandbox(), _chosen(), _network(), _program("ssh", "-V", "openssh-client"),
             _program("git", "--version", "git"), _ports(), _folder()]  # fmt: skip
 
 
@@ -105,6 +106,21 @@ def _sandbox() -> Check:
     if done.returncode == 0:
         return Check("sandbox", "ok", f"namespaces work ({bwrap})")
     return Check("sandbox", "fail", done.stderr.strip().splitlines()[-1] if done.stderr else "bwrap fails", _userns())
+
+
+def _chosen() -> Check:
+    """What a sandbox host started with this environment would use, and why: asked of the service itself."""
+    command = [sys.executable, "-m", "pitstop_sandbox.backends.choosing"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_CHOOSE_SECONDS, check=False)
+        said = msgspec.json.decode(done.stdout, type=dict[str, str])
+    except (OSError, subprocess.TimeoutExpired, msgspec.MsgspecError) as error:
+        return Check(
+            "sandboxes", "warn", f"the sandbox service cannot be asked: {error}", "pip install pitstop-sandbox"
+        )
+    if "error" in said:
+        return Check("sandboxes", "fail", said["error"], "another kind: PITSTOP_SANDBOX=namespaces or docker")
+    return Check("sandboxes", "ok", said["found"])
 
 
 def _userns() -> str:

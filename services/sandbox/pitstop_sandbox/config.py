@@ -19,7 +19,7 @@ from pitstop_common.limits import HEARTBEAT_INTERVAL, LABEL, MAX_LABELS, ORPHAN_
 from pitstop_common.messages import SshAddress
 from pitstop_sandbox.source.wish import CheckoutLimits
 
-BACKENDS: Final = ("auto", "namespaces", "fake")
+BACKENDS: Final = ("auto", "namespaces", "docker", "fake")
 AT_STOP: Final = ("leave", "end")
 MAX_CAPACITY: Final = 10_000
 _MACHINES: Final = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}
@@ -41,7 +41,11 @@ class SandboxConfig(ServiceConfig, frozen=True, kw_only=True):
     capacity: int = 4
     """Jobs at once."""
     sandbox: str = "auto"
-    """auto, namespaces, or fake (plain processes without a wall: for tests only)."""
+    """auto, namespaces, docker, or fake (plain processes without a wall: for tests only)."""
+    docker_host: str = ""
+    """unix:///… of a Docker Engine on this machine. Empty: DOCKER_HOST, else unix:///var/run/docker.sock."""
+    docker_image: str = ""
+    """Of jobs that name none. Empty: the one that `make images` builds, when it is there."""
     sandbox_uids: str = "210000-210999"
     """As root: the range of host uids, one for each sandbox."""
     sandbox_paths: tuple[str, ...] = ()

@@ -94,7 +94,7 @@ def _job_due(state: JobState) -> float:
 
 
 def _made(t: Turn, event: SandboxMade) -> None:
-    t.set(backend=event.backend, notes=event.notes, shells=event.shells, ssh=event.ssh)
+    t.set(backend=event.backend, notes=event.notes, shells=event.shells, image_env=event.env, ssh=event.ssh)
     ssh = event.ssh if t.state.job.pause.any else None
     t.publish(SandboxReady, backend=event.backend, ssh=ssh)
     t.note(notices.header(t.state))

@@ -22,11 +22,12 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class SandboxMade(_Event, frozen=True, kw_only=True):
-    """The sandbox stands. `shells` are full paths, best first."""
+    """The sandbox stands. `shells` are full paths, best first; `env` is what the image brings."""
 
     backend: str
     notes: tuple[str, ...] = ()
     shells: tuple[str, ...] = ()
+    env: dict[str, str] = {}
     ssh: SshAddress | None = None
 
 

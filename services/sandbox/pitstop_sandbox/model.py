@@ -117,6 +117,8 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
     backend: str = ""
     notes: tuple[str, ...] = ()
     shells: tuple[str, ...] = ()
+    image_env: dict[str, str] = {}
+    """The environment that the sandbox's image brings."""
     ssh: SshAddress | None = None
 
     result: Result | Literal[""] = ""

@@ -219,8 +219,8 @@ class JobRunner(Sessions):
         if self._job.status is not Status.PREPARING:
             return
         self._begin_loop(self._watch(sandbox))
-        ssh = self._address(self._job.job.job)
-        self._apply(SandboxMade(backend=self._backend.name, notes=tuple(sandbox.notes), shells=shells, ssh=ssh))
+        ssh, name = self._address(self._job.job.job), self._backend.name
+        self._apply(SandboxMade(backend=name, notes=sandbox.notes, shells=shells, env=dict(sandbox.env), ssh=ssh))
 
     async def _watch(self, sandbox: Sandbox) -> None:
         reason = await sandbox.lost()

@@ -18,8 +18,7 @@ from pitstop_common.lifecycle import Runtime
 from pitstop_common.messages import DialReply, DialRequest, Start, Stop, SweepRequest, encode
 from pitstop_common.sealing import HostKey
 from pitstop_common.spec import JobSpec, RunSpec
-from pitstop_sandbox.backends.fake import FakeBackend
-from pitstop_sandbox.backends.namespaces import NamespacesBackend
+from pitstop_sandbox.backends.choosing import Choice, choose
 from pitstop_sandbox.backends.port import Backend, BackendError, SandboxSpec
 from pitstop_sandbox.channels.ready import Wishes
 from pitstop_sandbox.channels.seen import Seen
@@ -59,10 +58,12 @@ _ISOLATED: Final = "The sandbox host has lost the message server for too long; t
 async def serve(runtime: Runtime, config: SandboxConfig, backend: Backend | None = None) -> None:
     """The service's loop: until it is told to stop. `backend` instead of the one in the settings, for tests."""
     with only_one(config.dir):
-        backend = backend or await choose_backend(config)
+        choice = Choice(backend, "") if backend else await choose(config)
+        backend = choice.backend
+        log.info("sandboxes: %s", choice.found)
         try:
             async with asyncio.TaskGroup() as group:
-                host = Host(runtime, config, backend, group)
+                host = Host(runtime, config, choice, group)
                 await host.start()
                 await runtime.stopping.wait()
                 await host.stop()
@@ -70,26 +71,12 @@ async def serve(runtime: Runtime, config: SandboxConfig, backend: Backend | None
             await backend.aclose()
 
 
-async def choose_backend(config: SandboxConfig) -> Backend:
-    """The backend of the settings, which works here. Raises ConfigError that says what to do."""
-    if config.sandbox == "fake":
-        return FakeBackend()
-    backend = NamespacesBackend(
-        uids=config.uids, read_only=config.sandbox_paths, orphan_grace=config.orphan_grace
-    )  # fmt: skip
-    works, found = await backend.probe()
-    if not works:
-        await backend.aclose()
-        raise ConfigError(f"no sandbox can be made here: {found}")
-    log.info("sandboxes: %s", found)
-    return backend
-
-
 class Host:
     """One incarnation of a host."""
 
-    def __init__(self, runtime: Runtime, config: SandboxConfig, backend: Backend, group: asyncio.TaskGroup) -> None:
-        self._runtime, self._config, self._backend, self._group = runtime, config, backend, group
+    def __init__(self, runtime: Runtime, config: SandboxConfig, choice: Choice, group: asyncio.TaskGroup) -> None:
+        self._runtime, self._config, self._choice, self._group = runtime, config, choice, group
+        backend = self._backend = choice.backend
         self.id = host_id(config)
         self.incarnation = next_incarnation(config.dir)
         bus = runtime.bus
@@ -124,7 +111,9 @@ class Host:
                      self._leftovers.every_minute):  # fmt: skip
             self._loops.append(self._group.create_task(for_ever(loop)))
         await self._runtime.bus.heard()
-        self._runtime.ready(host=self.id, incarnation=self.incarnation, backend=self._backend.name)
+        self._runtime.ready(
+            host=self.id, incarnation=self.incarnation, backend=self._backend.name, sandboxes=self._choice.found
+        )  # fmt: skip
 
     async def stop(self) -> None:
         """Hand back, tell people, and end or leave the jobs. Within STOP_DEADLINE."""

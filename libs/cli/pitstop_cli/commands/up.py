@@ -16,7 +16,8 @@ from pitstop_cli.console import say
 @click.option("--ssh-port", type=click.IntRange(1, 65535), help="Port of SSH.  [default: a free one, kept]")
 @click.option("--slots", type=click.IntRange(1, 1000), default=4, show_default=True, help="Jobs at once.")
 @click.option("--org-slots", type=click.IntRange(1, 1000), help="Jobs at once of one org.  [default: as --slots]")
-@click.option("--sandbox", type=click.Choice(["auto", "namespaces"]), default="auto", show_default=True)
+@click.option("--sandbox", type=click.Choice(["auto", "namespaces", "docker"]), default="auto", show_default=True,
+              help="What jobs run in; auto: docker where it works and has an image, else namespaces.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help='One line when ready: {"nats": …, "ssh": …, "metrics": …}.')
 def command(
     folder: Path | None, nats_port: int | None, ssh_port: int | None, slots: int, org_slots: int | None, sandbox: str,

@@ -32,6 +32,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     nats: str
     ssh: dict[str, Any]
     metrics: dict[str, str]
+    sandboxes: str = ""
+    """What jobs run in, and why."""
 
 
 class LocalSystem:
@@ -81,6 +83,7 @@ class LocalSystem:
         return Facts(
             nats=self._nats.url(OWNER), ssh=ready["relay"]["ssh"],
             metrics={name: f"{line['http']}/metrics" for name, line in ready.items()},
+            sandboxes=ready["sandbox"].get("sandboxes", ""),
         )  # fmt: skip
 
     async def stop(self) -> None:

@@ -123,6 +123,7 @@ def banner(options: Options, facts: Facts, seconds: float) -> str:
   ssh          {facts.ssh["host"]} port {port}
   nats         {facts.nats.rpartition("@")[2]}   (the URL with its credential is in {options.dir}/client.json)
   slots        {options.slots}
+  sandboxes    {facts.sandboxes}
   logs         {options.dir}/logs
   metrics
 {metrics}

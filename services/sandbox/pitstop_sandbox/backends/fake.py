@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from pitstop_sandbox.backends.loopback import FakeListener, Loopback
@@ -140,6 +142,7 @@ class FakeSandbox:
     """See `Sandbox`. `lose` makes it die by itself."""
 
     notes = ("no sandbox: nothing here is isolated, and nothing real runs",)
+    env: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, spec: SandboxSpec, machine: FakeMachine) -> None:
         self.spec = spec

@@ -7,13 +7,12 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from pitstop_sandbox.backends import rootfs
 from pitstop_sandbox.backends.link import Link
 from pitstop_sandbox.backends.port import BackendError, Exit, Process, SandboxSpec, Spawn, Tcp, Unix
 from pitstop_sandbox.backends.sockets import SocketListener
@@ -80,13 +79,22 @@ class HeldSandbox:
     """See `Sandbox`. After the constructor, `make` or `greet`."""
 
     def __init__(
-        self, spec: SandboxSpec, sock: socket.socket, ending: Ending | None, forget: Callable[[HeldSandbox], None]
+        self,
+        spec: SandboxSpec,
+        sock: socket.socket,
+        ending: Ending | None,
+        forget: Callable[[HeldSandbox], None],
+        clean: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`clean`: takes away what the backend itself made of this sandbox, when its holder is gone."""
         self._spec = spec
         self._ending = ending
         self._forget = forget
-        self._uid = os.geteuid()
+        self._clean = clean
+        self._uid, self._gid = os.geteuid(), os.getegid()
         self._notes: tuple[str, ...] = ()
+        self._env: dict[str, str] = {}
+        self._shells: tuple[str, ...] = ()
         self._expected = False
         self._reason = ""
         self._gone = asyncio.Event()
@@ -105,6 +113,11 @@ class HeldSandbox:
         """See `Sandbox`."""
         return self._notes
 
+    @property
+    def env(self) -> dict[str, str]:
+        """See `Sandbox`."""
+        return self._env
+
     async def make(self, plan: dict[str, Any]) -> None:
         """Have a new holder make the sandbox. Raises BackendError."""
         await self._link.request("create", plan=plan)
@@ -121,13 +134,15 @@ class HeldSandbox:
         return True
 
     def _learn(self, about: dict[str, Any]) -> None:
-        self._uid = about["uid"]
+        self._uid, self._gid = about["uid"], about["gid"]
         self._notes = tuple(about["notes"])
+        self._env = about["image"]["env"]
+        self._shells = tuple(about["image"]["shells"])
 
     def give(self, path: Path) -> None:
         """See `Sandbox`."""
         if self._uid != os.geteuid():
-            give_tree(self._spec.folder, path, self._uid)
+            give_tree(self._spec.folder, path, self._uid, self._gid)
 
     async def spawn(self, request: Spawn) -> HeldProcess:
         """See `Sandbox`."""
@@ -168,7 +183,7 @@ class HeldSandbox:
 
     async def shells(self) -> tuple[str, ...]:
         """See `Sandbox`."""
-        return rootfs.shells()
+        return self._shells
 
     async def ask(self, op: str, **body: Any) -> Any:
         """A request to the holder. Raises BackendError."""
@@ -210,6 +225,8 @@ class HeldSandbox:
         if self._ending:
             await self._ending.wait()
         self.let_go()
+        if self._clean is not None:
+            await self._clean()
         for name in ("holder", "home"):
             await asyncio.to_thread(remove_tree, folder / name)
 

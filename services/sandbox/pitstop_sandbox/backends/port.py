@@ -23,11 +23,14 @@ class BackendError(Exception):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds on everything in a sandbox. Bytes; 0 = none."""
+    """Bounds on everything in a sandbox. Bytes; 0 = as the backend has it: namespaces none, docker its own."""
 
     processes: int = 1024
     open_files: int = 65536
     memory: int = 0
+    cpus: float = 0
+    disk: int = 0
+    """Of all files but the job's folder."""
     file_size: int = 10 * 2**30
 
 
@@ -154,6 +157,10 @@ class Sandbox(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know: no network, no root inside. For the job's header and the entry notice."""
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The environment that the image itself brings; what a job sets stands above it."""
 
     def give(self, path: Path) -> None:
         """Make the job's user the owner of what the host process put there: a file or tree below `folder`. Follows

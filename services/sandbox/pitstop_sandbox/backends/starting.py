@@ -59,10 +59,11 @@ class Ending:
 class Spare:
     """A holder that was started and waits to be told what sandbox to make. It ends when its socket is closed."""
 
-    def __init__(self) -> None:
-        """In a session of its own, with no file and no variable of this process."""
+    def __init__(self, *, privileged: bool = False) -> None:
+        """In a session of its own, with no file and no variable of this process. `privileged`: see `Holders`."""
         self.sock, theirs = socket.socketpair()
         argv = [sys.executable, "-I", "-S", "-c", _BOOT, str(os.geteuid()), _PACKAGES]
+        argv += ["privileged"] if privileged else []
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
             (os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL_FD),

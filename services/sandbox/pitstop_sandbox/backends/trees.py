@@ -73,8 +73,8 @@ def _move(parent: int, current: str, entry: str, aside: str) -> None:
         os.close(fd)
 
 
-def give_tree(folder: Path, path: Path, uid: int) -> None:
-    """Make `uid` the owner of `path` (below `folder`) and of all in it. Raises OSError
+def give_tree(folder: Path, path: Path, uid: int, gid: int) -> None:
+    """Make the user the owner of `path` (below `folder`) and of all in it. Raises OSError
     if a part of the way is a link."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -83,15 +83,15 @@ def give_tree(folder: Path, path: Path, uid: int) -> None:
             deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
             os.close(fd)
             fd = deeper
-        _give(fd, name, uid)
+        _give(fd, name, uid, gid)
     finally:
         os.close(fd)
 
 
-def _give(parent: int, name: str, uid: int) -> None:
-    os.chown(name, uid, uid, dir_fd=parent, follow_symlinks=False)
+def _give(parent: int, name: str, uid: int, gid: int) -> None:
+    os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
     if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
         return
     for _, folders, files, fd in os.fwalk(name, dir_fd=parent, follow_symlinks=False):
         for entry in (*folders, *files):
-            os.chown(entry, uid, uid, dir_fd=fd, follow_symlinks=False)
+            os.chown(entry, uid, gid, dir_fd=fd, follow_symlinks=False)

@@ -24,6 +24,7 @@ from pitstop_sandbox.holder.frames import Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final, NoReturn
 
 _TIOCSPTLCK: Final = 0x40045431
@@ -33,7 +34,8 @@ _MAX_TEXT: Final = 4000
 
 
 class Namespaces:
-    """A sandbox's namespaces, held open: entering needs no look into /proc, and no pid that might be another's."""
+    """A sandbox's namespaces, held open: entering needs no look into /proc, and no pid that might be another's.
+    A `Place` (`places.py`)."""
 
     def __init__(self, pid: int) -> None:
         self._fds = {name: _open_namespace(pid, name) for name in ("ipc", "uts", "net", "cgroup", "pid", "mnt", "user")}
@@ -46,23 +48,32 @@ class Namespaces:
         for fd in self._fds.values():
             kernel.setns(fd)
 
+    def visit(self) -> None:
+        """See `Place`."""
+        self.join()
+        kernel.drop_capabilities()
+
+    def enter(self, request: Message, limits: Message, fds: tuple[int, ...]) -> socket.socket:
+        """See `Place`."""
+        return forked(lambda tell: _first_child(tell, self, request, limits, fds))
+
 
 def _open_namespace(pid: int, name: str) -> int:
     return os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def enter(namespaces: Namespaces, request: Message, limits: Message, fds: tuple[int, ...]) -> socket.socket:
-    """Start a process in the sandbox. `fds`: its stdin, stdout, stderr; none for a pty.
-
-    The socket tells, one message each and in any order: `p<pid>` with the pty's master, `e<text>` when it failed.
-    End of file: the program runs, or it failed.
-    """
+def forked(child: Callable[[socket.socket], NoReturn]) -> socket.socket:
+    """Run `child` in a child of this process, with a socket on which it tells what became of it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # No handler of the holder may run in the children.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
     try:
         if os.fork() == 0:
-            _first_child(theirs, namespaces, request, limits, fds)
+            signal.set_wakeup_fd(-1)
+            child(theirs)
+    except OSError:
+        ours.close()
+        raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
@@ -74,7 +85,6 @@ def _first_child(
     tell: socket.socket, namespaces: Namespaces, request: Message, limits: Message, fds: tuple[int, ...]
 ) -> NoReturn:
     try:
-        signal.set_wakeup_fd(-1)
         namespaces.join()
         kernel.drop_capabilities()
         master: list[int] = []
@@ -86,7 +96,7 @@ def _first_child(
         send_fds(tell, b"p%d" % pid, master)
         os._exit(0)
     except BaseException as error:
-        _fail(tell, f"the sandbox could not be entered: {error}")
+        fail(tell, f"the sandbox could not be entered: {error}")
 
 
 def _open_pty(request: Message) -> tuple[list[int], tuple[int, ...]]:
@@ -94,13 +104,18 @@ def _open_pty(request: Message) -> tuple[list[int], tuple[int, ...]]:
     fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
     (number,) = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))
     slave = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY)
-    attributes = termios.tcgetattr(slave)
-    attributes[0] |= modes.IUTF8
-    termios.tcsetattr(slave, termios.TCSANOW, attributes)
-    # Before the program runs: a shell that edits its line has modes of its own, which must not be undone.
-    modes.apply(slave, request["modes"])
-    set_size(master, request["columns"], request["rows"])
+    set_up(master, request)
     return [master], (slave, slave, slave)
+
+
+def set_up(master: int, request: Message) -> None:
+    """The modes and the size of a new pty. Before the program runs: a shell that edits its line has modes of its own,
+    which must not be undone."""
+    attributes = termios.tcgetattr(master)
+    attributes[0] |= modes.IUTF8
+    termios.tcsetattr(master, termios.TCSANOW, attributes)
+    modes.apply(master, request["modes"])
+    set_size(master, request["columns"], request["rows"])
 
 
 def set_size(master: int, columns: int, rows: int) -> None:
@@ -127,7 +142,7 @@ def _become(tell: socket.socket, request: Message, limits: Message, fds: tuple[i
         kernel.default_signals()
         _exec(request["argv"], request["env"])
     except BaseException as error:
-        _fail(tell, str(error))
+        fail(tell, str(error))
 
 
 def new_mark() -> int:
@@ -178,7 +193,8 @@ def _exec(argv: list[str], env: dict[str, str]) -> NoReturn:
     raise OSError(f"there is no program {program} here" + ("" if "/" in program else f" (PATH is {path})"))
 
 
-def _fail(tell: socket.socket, text: str) -> NoReturn:
+def fail(tell: socket.socket, text: str) -> NoReturn:
+    """Say why, and end."""
     try:
         tell.send(b"e" + text.encode(errors="replace")[:_MAX_TEXT])
     finally:

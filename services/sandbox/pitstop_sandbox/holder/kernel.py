@@ -10,6 +10,7 @@ import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final
 
 CLONE_NEWNS: Final = 0x00020000
@@ -92,13 +93,16 @@ def own_keyring() -> None:
         _libc.syscall(ctypes.c_long(number), ctypes.c_long(_KEYCTL_JOIN_SESSION_KEYRING), None)
 
 
-def drop_capabilities() -> None:
-    """No capability in any set, for good. The order matters: the bounding set and securebits need CAP_SETPCAP."""
+def drop_capabilities(become: Callable[[], None] | None = None) -> None:
+    """No capability in any set, for good. The order matters: the bounding set and securebits need CAP_SETPCAP, and
+    `become`, which changes the user, needs CAP_SETUID."""
     for capability in range(64):
         if _prctl(_PR_CAPBSET_DROP, capability) == -1:
             break
     _prctl(_PR_SET_SECUREBITS, _SECUREBITS)
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    if become is not None:
+        become()
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
     no_new_privileges()

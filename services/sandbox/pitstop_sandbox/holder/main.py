@@ -21,13 +21,15 @@ CONTROL_FD: Final = 3
 
 
 def main() -> None:
-    """Run a holder; the argument is the user id of the one who started it."""
+    """Run a holder. The arguments: the user id of the one who started it; where its packages are; `privileged` when its
+    sandboxes decide themselves who gains privileges in them (a container whose image has sudo)."""
     os.umask(0o077)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     kernel.own_keyring()
-    kernel.no_new_privileges()
+    if "privileged" not in sys.argv[3:]:
+        kernel.no_new_privileges()
     kernel.adopt_orphans()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from pitstop_sandbox.holder.places import Place
+
 MAX_PROCESSES: Final = 4096
 """Living ones started from outside; what they start themselves is bound by the limits of the sandbox."""
 KEEP_ENDED: Final = 1024
@@ -91,8 +93,8 @@ class Record:
 class Processes:
     """`spawn` and what follows from it. The holder's loop says when something is readable or has ended."""
 
-    def __init__(self, namespaces: inside.Namespaces, limits: Message, spool_limit: int) -> None:
-        self._namespaces = namespaces
+    def __init__(self, place: Place, limits: Message, spool_limit: int) -> None:
+        self._place = place
         self._limits = limits
         self._spool_limit = spool_limit
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -120,7 +122,7 @@ class Processes:
         record.waiting.append(answer)
         self.records[record.id] = record
         try:
-            tell = inside.enter(self._namespaces, request, self._limits, child_fds)
+            tell = self._place.enter(request, self._limits, child_fds)
         except OSError as error:
             self._failed(record, f"no process could be started: {error}")
             return None

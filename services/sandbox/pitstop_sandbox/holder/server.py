@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import time
 
-from pitstop_sandbox.holder import frames, kernel, start
+from pitstop_sandbox.holder import frames, kernel, places, start
 from pitstop_sandbox.holder.files import Taken, log_to, take_lock, write_json
 from pitstop_sandbox.holder.frames import Message
-from pitstop_sandbox.holder.inside import Namespaces
 from pitstop_sandbox.holder.loop import Loop, reap
 from pitstop_sandbox.holder.peer import Peer
 from pitstop_sandbox.holder.peers import Peers
@@ -27,6 +27,8 @@ from pitstop_sandbox.holder.spool import Spool
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
+
+    from pitstop_sandbox.holder.places import Held
 
 GREW_SECONDS: Final = 0.02
 """At most one `grew` event a process in this time."""
@@ -42,9 +44,9 @@ class Holder:
         self._loop = Loop()
         self._peers = Peers(self._loop, starter_uid, self._handle)
         self._starting: dict[int, tuple[Record, socket.socket, float]] = {}
-        self._sandbox: start.Started | None = None
+        self._sandbox: Held | None = None
         self._plan: Message = {}
-        self._owner = start.Owner(os.geteuid(), None)
+        self._owner = start.Owner(os.geteuid(), None, os.getegid())
         self._grew_at = 0.0
         self._grown: set[str] = set()
         self._read: dict[int, Record] = {}
@@ -129,20 +131,14 @@ class Holder:
         os.chdir(plan["folder"])
         self._lock = take_lock()
         log_to("holder.log")
-        self._owner = start.choose_owner(plan["uids"], os.getpid())
-        if not self._owner.is_own:
-            for path in (plan["folder"], *plan["give"]):
-                start.give(path, self._owner.uid)
+        self._owner = places.owner(plan, os.getpid())
         self._plan = plan
-        write_json(frames.STATE, self._state(None))
-        sandbox = start.start(plan, self._owner)
+        write_json(frames.STATE, self._state([]))
+        sandbox, place = places.take(plan, self._owner)
         try:
-            self._owner.drop()
-            kernel.set_dumpable(False)
-            namespaces = Namespaces(sandbox.first)
-            self._processes = Processes(namespaces, plan["limits"], plan["spool_limit"])
-            self._sockets = Sockets(self._loop, namespaces)
-            write_json(frames.STATE, self._state(sandbox))
+            self._processes = Processes(place, plan["limits"], plan["spool_limit"])
+            self._sockets = Sockets(self._loop, place)
+            write_json(frames.STATE, self._state(sandbox.pids()))
             self._peers.listen()
         except BaseException:
             start.kill_children()
@@ -150,17 +146,15 @@ class Holder:
         self._sandbox = sandbox
         self._loop.watch(sandbox.pidfd, self._lost)
 
-    def _state(self, sandbox: start.Started | None) -> Message:
+    def _state(self, pids: list[list[int]]) -> Message:
         own = [os.getpid(), kernel.start_time(os.getpid())]
-        pids = [own]
-        if sandbox:
-            pids = [[sandbox.first, sandbox.first_started], [sandbox.outer, sandbox.outer_started], own]
-        return {"id": self._plan["id"], "boot": kernel.boot_id(), "pids": pids}
+        return {"id": self._plan["id"], "boot": kernel.boot_id(), "pids": [*pids, own]}
 
     def _describe(self) -> Message:
         pid = os.getpid()
-        return {"id": self._plan["id"], "uid": self._owner.uid, "pid": pid, "started": kernel.start_time(pid),
-                "notes": self._plan["notes"]}  # fmt: skip
+        return {"id": self._plan["id"], "uid": self._owner.uid, "gid": self._owner.gid, "pid": pid,
+                "started": kernel.start_time(pid), "notes": self._plan["notes"],
+                "image": self._plan["image"]}  # fmt: skip
 
     def _lost(self) -> None:
         self._end("the first process of the sandbox was killed", lost=True)
@@ -186,8 +180,10 @@ class Holder:
             return
         self._over = True
         self._sandbox.kill()
-        if not _reap_all(time.monotonic() + END_SECONDS):
+        deadline = time.monotonic() + END_SECONDS
+        if not _reap_all(deadline):
             start.kill_children()
+        select.select([self._sandbox.pidfd], [], [], max(0.0, deadline - time.monotonic()))
         for record in self._processes.records.values():
             if record.spool:
                 record.spool.drain()

@@ -1,7 +1,7 @@
 """Sockets made inside a running sandbox, for the host process: it holds them, and nothing of them is outside.
 
-A child joins the sandbox as `inside` says, but stays out of its pid namespace: nobody inside ever sees it. It has no
-capability and the user of the job when it connects, listens, looks up a name or touches a file.
+A child visits the sandbox, but stays out of its pid namespace: nobody inside ever sees it. It has no capability and
+the user of the job when it connects, listens, looks up a name or touches a file, and runs no code of the image.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import socket
 import stat
 from collections.abc import Callable
 
-from pitstop_sandbox.holder import kernel
+from pitstop_sandbox.holder import kernel, names
 from pitstop_sandbox.holder.frames import Message
-from pitstop_sandbox.holder.inside import Namespaces, receive_fds, send_fds
+from pitstop_sandbox.holder.inside import forked, receive_fds, send_fds
 from pitstop_sandbox.holder.loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, NoReturn
+
+    from pitstop_sandbox.holder.places import Place
 
 CONNECT_SECONDS: Final = 10.0
 """For each address of a name."""
@@ -39,9 +41,9 @@ Answer = Callable[[Message, list[int]], None]
 class Sockets:
     """Answers each request with descriptors, or with an error of code `unreachable`."""
 
-    def __init__(self, loop: Loop, namespaces: Namespaces) -> None:
+    def __init__(self, loop: Loop, place: Place) -> None:
         self._loop = loop
-        self._namespaces = namespaces
+        self._place = place
         self._open = 0
 
     def serve(self, request: Message, answer: Answer) -> None:
@@ -50,7 +52,7 @@ class Sockets:
             answer(_refusal(f"{MAX_AT_ONCE} connections are being made already"), [])
             return
         try:
-            tell = _start(self._namespaces, request)
+            tell = forked(lambda tell: _child(tell, self._place, request))
         except OSError as error:
             answer(_refusal(str(error)), [])
             return
@@ -77,27 +79,9 @@ def _refusal(text: str) -> Message:
     return {"error": {"code": "unreachable", "text": text}}
 
 
-def _start(namespaces: Namespaces, request: Message) -> socket.socket:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+def _child(tell: socket.socket, place: Place, request: Message) -> NoReturn:
     try:
-        if os.fork() == 0:
-            _child(theirs, namespaces, request)
-    except OSError:
-        ours.close()
-        raise
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        theirs.close()
-    ours.setblocking(False)
-    return ours
-
-
-def _child(tell: socket.socket, namespaces: Namespaces, request: Message) -> NoReturn:
-    try:
-        signal.set_wakeup_fd(-1)
-        namespaces.join()
-        kernel.drop_capabilities()
+        place.visit()
         kernel.default_signals()
         signal.alarm(LIVE_SECONDS)
         os.umask(0o177)
@@ -119,14 +103,12 @@ def _dial(request: Message) -> Made:
         sock.settimeout(CONNECT_SECONDS)
         sock.connect(_path(request))
         return {}, [sock]
-    # As bytes: a name in letters would make Python load a codec, and from the sandbox's files.
-    found = socket.getaddrinfo(request["host"].encode(), request["port"], type=socket.SOCK_STREAM)
     fault: OSError | None = None
-    for family, kind, _, _, address in found:
-        sock = socket.socket(family, kind)
+    for family, address in names.look_up(request["host"]):
+        sock = socket.socket(family, socket.SOCK_STREAM)
         sock.settimeout(CONNECT_SECONDS)
         try:
-            sock.connect(address)
+            sock.connect((address, request["port"]))
         except OSError as error:
             sock.close()
             fault = fault or error

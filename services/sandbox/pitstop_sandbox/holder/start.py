@@ -46,8 +46,12 @@ class Started:
         self.outer_started = kernel.start_time(outer)
         self.pidfd = os.pidfd_open(first)
 
+    def pids(self) -> list[list[int]]:
+        """See `Held`."""
+        return [[self.first, self.first_started], [self.outer, self.outer_started]]
+
     def kill(self) -> None:
-        """Process 1, and so every process of the sandbox. Waits for nothing."""
+        """See `Held`."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
@@ -55,8 +59,9 @@ class Started:
 class Owner:
     """The host user of a sandbox: one of a range that nobody else has now, or the holder's own."""
 
-    def __init__(self, uid: int, lock: socket.socket | None) -> None:
+    def __init__(self, uid: int, lock: socket.socket | None, gid: int | None = None) -> None:
         self.uid = uid
+        self.gid = uid if gid is None else gid
         self._lock = lock
 
     @property
@@ -76,7 +81,7 @@ def choose_owner(uids: list[int] | None, first: int) -> Owner:
     """`uids`: lowest and highest. A name in the abstract socket space is the lock: it is gone with its holder.
     `first` spreads the tries. Raises StartError when all are taken."""
     if uids is None:
-        return Owner(os.geteuid(), None)
+        return Owner(os.geteuid(), None, os.getegid())
     low, high = uids
     count = high - low + 1
     for step in range(count):

@@ -49,11 +49,12 @@ def _base(state: JobState, workspace: str) -> dict[str, str]:
     user = posixpath.basename(home)
     return {
         "PATH": _PATH,
+        "LANG": "C.UTF-8",
+        **state.image_env,
         "HOME": home,
         "USER": user,
         "LOGNAME": user,
         "SHELL": next(iter(state.shells), "/bin/sh"),
-        "LANG": "C.UTF-8",
         "CI": "true",
         "GITHUB_ACTIONS": "true",
         "GITHUB_ACTOR": run.actor,

@@ -1,0 +1,191 @@
+"""Sandboxes in containers. The engine makes and removes them; processes are started, and outlive us, by holders."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import posixpath
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from pitstop_common.limits import ORPHAN_GRACE
+from pitstop_sandbox.backends.docker import container, runtime
+from pitstop_sandbox.backends.docker.engine import DEFAULT_HOST, Engine, to_its_end
+from pitstop_sandbox.backends.docker.image import Image
+from pitstop_sandbox.backends.docker.images import Images
+from pitstop_sandbox.backends.holders import SPOOL_BYTES, Holders
+from pitstop_sandbox.backends.holding import HeldSandbox
+from pitstop_sandbox.backends.port import BackendError, SandboxSpec, Spawn
+from pitstop_sandbox.backends.trees import give_tree, remove_tree
+from pitstop_sandbox.holder import kernel
+from pitstop_sandbox.holder.sweep import is_held
+
+NO_NETWORK: Final = "no network: only this sandbox's own loopback"
+NO_SUDO: Final = "no root inside: this image has no sudo"
+
+
+class DockerBackend:
+    """`host`: where the engine listens, unix:///…"""
+
+    name = "docker"
+
+    def __init__(
+        self,
+        *,
+        host: str = DEFAULT_HOST,
+        settings: container.Settings | None = None,
+        orphan_grace: float = ORPHAN_GRACE,
+        spool_bytes: int = SPOOL_BYTES,
+    ) -> None:
+        self._settings = settings or container.Settings()
+        self._engine = Engine(host)
+        self._images = Images(self._engine, self._settings.image)
+        self._holders = Holders(orphan_grace=orphan_grace, spool_bytes=spool_bytes, privileged=True)
+        self._bound_disk: bool | None = None
+        self._making: set[Path] = set()
+
+    async def probe(self) -> tuple[bool, str]:
+        """Runs a program in a container of the default image, when there is one."""
+        if missing := self._missing():
+            return False, missing
+        try:
+            info = await self._engine.info()
+            if any("rootless" in each or "userns" in each for each in info.get("SecurityOptions") or ()):
+                return False, "the engine maps users (rootless or userns-remap), which this service does not support"
+            found = f"Docker Engine {info.get('ServerVersion')} at {self._engine.host}"
+            image = await self._images.default()
+            if not image:
+                return True, f"{found}; no default image: every job has to name one, or `make images` builds one"
+            return True, f"{found}; {image}: {await self._try()}"
+        except BackendError as error:
+            return False, str(error)
+
+    async def has_image(self) -> bool:
+        """Is there an image for jobs that name none? Raises BackendError."""
+        return bool(await self._images.default())
+
+    def _missing(self) -> str:
+        """What this machine has not, before the engine is asked; empty: nothing."""
+        path = self._engine.socket
+        if path is None:
+            return f"the engine {self._engine.host} is not on this machine: name one at unix:///… (PITSTOP_DOCKER_HOST)"
+        if not path.is_socket():
+            return f"there is no engine at {path}: start Docker, or say where it is (PITSTOP_DOCKER_HOST)"
+        if not runtime.runs_as_root():
+            return f"this service is not root, and processes are started by runc, which needs it; engine: {path}"
+        return ""
+
+    async def _try(self) -> str:
+        folder = Path(tempfile.mkdtemp(prefix="pitstop-probe-"))
+        try:
+            sandbox = await self.create(SandboxSpec(id="probe.1", folder=folder))
+            try:
+                request = Spawn(id="probe", argv=["/bin/sh", "-c", ":"], env={}, cwd="/", mode="spool")
+                result = await (await sandbox.spawn(request)).wait()
+            finally:
+                await sandbox.remove()
+            if result.code:
+                raise BackendError("probe_failed", f"a program in a container ended with {result.code}")
+            return ", ".join(sandbox.notes) or "it works"
+        finally:
+            remove_tree(folder)
+
+    async def create(self, spec: SandboxSpec) -> HeldSandbox:
+        """See `Backend`. Also `image_…` (see `Images.need`), `engine_lost`, `engine_refused`, `runtime_unknown`."""
+        if missing := self._missing():
+            raise BackendError("create_failed", missing)
+        image = await self._images.need(spec.image, user=spec.user, home=posixpath.dirname(spec.workspace))
+        if spec.folder in self._making or is_held(spec.folder / "holder"):
+            raise BackendError("sandbox_exists", "there is a sandbox in this folder; adopt it, or remove it first")
+        self._making.add(spec.folder)
+        self._holders.ready()
+        try:
+            plan = await to_its_end(self._start(spec, image))
+            return await self._holders.make(spec, plan, lambda: self._clean(spec.folder))
+        except BaseException:
+            with contextlib.suppress(BackendError):
+                await asyncio.shield(self._undo(spec.folder))
+            raise
+        finally:
+            self._making.discard(spec.folder)
+
+    async def _start(self, spec: SandboxSpec, image: Image) -> dict[str, Any]:
+        """A container that runs, in the folder of the job: the plan for its holder."""
+        _lay_out(spec.folder, image)
+        made = await self._made(spec, image)
+        await self._engine.put(made, image.files)
+        pid = await self._engine.start(made)
+        started = kernel.start_time(pid)
+        if not started:
+            raise BackendError("create_failed", f"the container of {image.name} ended as soon as it was started")
+        return {
+            "kind": "runc",
+            "runc": await asyncio.to_thread(runtime.find, made, pid),
+            "pid": pid,
+            "started": started,
+            "lifeline": str(spec.folder / container.LIFE / container.LINE),
+            "user": {"uid": image.user.uid, "gid": image.user.gid, "groups": image.user.groups},
+            "notes": [NO_NETWORK, *([] if image.sudo else [NO_SUDO])],
+            "image": {"shells": image.shells, "env": image.env},
+        }
+
+    async def _made(self, spec: SandboxSpec, image: Image) -> str:
+        if self._bound_disk is None:
+            self._bound_disk = container.bounds_disk(await self._engine.info())
+        name = f"pitstop-{spec.id}-{secrets.token_hex(4)}"
+        cores = os.cpu_count() or 1
+        while True:
+            config = container.config(spec, image, self._settings, cores=cores, bound_disk=self._bound_disk)
+            try:
+                return await self._engine.create(config, name)
+            except BackendError as error:
+                if not self._bound_disk or "quota" not in str(error):
+                    raise
+                self._bound_disk = False
+
+    async def adopt(self, spec: SandboxSpec) -> HeldSandbox | None:
+        """See `Backend`. A container without its holder is ended: nobody has its processes any more."""
+        sandbox = await self._holders.adopt(spec, lambda: self._clean(spec.folder))
+        if sandbox is None:
+            with contextlib.suppress(BackendError):
+                await self._clean(spec.folder)
+        return sandbox
+
+    async def _undo(self, folder: Path) -> None:
+        await self._clean(folder)
+        await asyncio.to_thread(remove_tree, folder / "holder")
+
+    async def _clean(self, folder: Path) -> None:
+        """What this made of a job's folder, beside its holder."""
+        for made in await self._engine.find(**container.folder_labels(folder)):
+            await self._engine.remove(made)
+        await asyncio.to_thread(remove_tree, folder / container.LIFE)
+
+    def alive(self) -> None:
+        """See `Backend`."""
+        self._holders.alive()
+
+    async def mine(self, root: Path) -> dict[Path, str]:
+        """See `Backend`. By the labels of containers, and by the holders there are."""
+        found = await self._holders.below(root)
+        for labels in (await self._engine.find(**{container.ROOT: str(root)})).values():
+            found.setdefault(Path(labels[container.FOLDER]), labels.get(container.SANDBOX, ""))
+        return found
+
+    async def aclose(self) -> None:
+        """See `Backend`."""
+        await self._holders.aclose()
+        await self._engine.aclose()
+
+
+def _lay_out(folder: Path, image: Image) -> None:
+    for name in ("work", "job", "bin", "holder", container.LIFE):
+        (folder / name).mkdir(mode=0o700 if name == "holder" else 0o755, parents=True, exist_ok=True)
+    for name in ("work", "job"):
+        give_tree(folder, folder / name, image.user.uid, image.user.gid)
+    line = folder / container.LIFE / container.LINE
+    line.unlink(missing_ok=True)
+    os.mkfifo(line, 0o400)

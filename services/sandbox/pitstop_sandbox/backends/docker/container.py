@@ -1,0 +1,95 @@
+"""The container of a sandbox, as the engine is asked for it, and the labels it is found by. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from pitstop_sandbox.backends.docker.image import Image
+from pitstop_sandbox.backends.port import SandboxSpec
+
+SANDBOX: Final = "dev.pitstop.sandbox"
+FOLDER: Final = "dev.pitstop.folder"
+ROOT: Final = "dev.pitstop.root"
+LIFE: Final = "life"
+"""The folder of a job's folder that holds the container's lifeline, which is shown inside."""
+LINE: Final = "line"
+_INSIDE: Final = "/opt/pitstop/life"
+FIRST_PROCESS: Final = f"exec 3<{_INSIDE}/{LINE} </dev/null >/dev/null 2>&1; while read -r line <&3; do :; done"
+"""The main process of a container, root's: nobody but root can end it. It reads a fifo that only root may open, whose
+other end only the holder has: the container ends with its holder, however that went. Whoever is root inside (by sudo)
+can keep the fifo open, and so its own container alive: the host then finds it by its labels."""
+GIB: Final = 2**30
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host gives its containers. Bounds where a job has none of its own; bytes, cores."""
+
+    image: str = ""
+    """Of jobs that name none."""
+    cpus: float = 2
+    memory: int = 4 * GIB
+    disk: int = 10 * GIB
+    """Of all files but the job's folder, where the engine's storage can bound them."""
+
+
+def folder_labels(folder: Path) -> dict[str, str]:
+    """By which the container of a job's folder is found."""
+    return {FOLDER: str(folder), ROOT: str(folder.parent.parent)}
+
+
+def config(spec: SandboxSpec, image: Image, settings: Settings, *, cores: int, bound_disk: bool) -> dict[str, Any]:
+    """The body of `POST /containers/create`. `cores`: how many the machine has: the engine refuses more."""
+    limits = spec.limits
+    memory = limits.memory or settings.memory
+    host: dict[str, Any] = {
+        "Init": True,
+        "AutoRemove": True,
+        "NetworkMode": "none",
+        "ExtraHosts": [f"{spec.hostname}:127.0.0.1"],
+        "IpcMode": "private",
+        "LogConfig": {"Type": "none"},
+        "Mounts": mounts(spec),
+        "NanoCpus": int(min(limits.cpus or settings.cpus, cores) * 1e9),
+        "Memory": memory,
+        "MemorySwap": memory,
+        "PidsLimit": limits.processes or None,
+        "SecurityOpt": [] if image.sudo else ["no-new-privileges"],
+    }
+    if bound_disk and (disk := limits.disk or settings.disk):
+        host["StorageOpt"] = {"size": str(disk)}
+    return {
+        "Image": image.id,
+        "Entrypoint": ["/bin/sh", "-c", FIRST_PROCESS],
+        "Cmd": [],
+        "User": "0:0",
+        "WorkingDir": "/",
+        "Hostname": spec.hostname,
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": {SANDBOX: spec.id, **folder_labels(spec.folder)},
+        "HostConfig": host,
+    }
+
+
+def mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
+    """What a container shows of its job's folder."""
+    places = (("work", spec.workspace, False), ("job", "/run/pitstop", False), ("bin", "/opt/pitstop/bin", True),
+              (LIFE, _INSIDE, True))  # fmt: skip
+    return [
+        {"Type": "bind", "Source": str(spec.folder / name), "Target": target, "ReadOnly": read_only}
+        for name, target, read_only in places
+    ]
+
+
+def look(image: str) -> dict[str, Any]:
+    """A container that is never started: to look into its image."""
+    return {"Image": image, "Entrypoint": ["/bin/sh"], "Cmd": [], "Labels": {"dev.pitstop.look": ""},
+            "HostConfig": {"NetworkMode": "none"}}  # fmt: skip
+
+
+def bounds_disk(info: dict[str, Any]) -> bool:
+    """Can this engine's storage bound what a container writes? `info`: what the engine says of itself."""
+    driver, status = info.get("Driver"), dict(each for each in info.get("DriverStatus") or () if len(each) == 2)
+    return driver in ("btrfs", "zfs") or (driver == "overlay2" and status.get("Backing Filesystem") == "xfs")

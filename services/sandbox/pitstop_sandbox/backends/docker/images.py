@@ -1,0 +1,81 @@
+"""The images of a host: had from the engine, or fetched once for all who wait; looked into once each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from pitstop_sandbox.backends.docker import container
+from pitstop_sandbox.backends.docker.engine import Engine, EngineError, to_its_end
+from pitstop_sandbox.backends.docker.image import PATHS, Image, Unusable, describe, full_name
+from pitstop_sandbox.backends.port import BackendError
+
+log = logging.getLogger(__name__)
+
+DEFAULT: Final = "pitstop/job:latest"
+"""What `make images` builds."""
+
+
+class Images:
+    """`default`: of jobs that name none; empty: DEFAULT, when it is there."""
+
+    def __init__(self, engine: Engine, default: str) -> None:
+        self._engine = engine
+        self._default = default
+        self._known: dict[tuple[str, str, str], Image] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
+
+    async def default(self) -> str:
+        """The name of the image for jobs that name none; empty when there is none."""
+        if self._default:
+            return full_name(self._default)
+        return DEFAULT if await self._engine.image(DEFAULT) else ""
+
+    async def need(self, name: str, *, user: str, home: str) -> Image:
+        """The image of a job, which is here then. Raises BackendError `image_missing`, `image_pull_failed`,
+        `image_unusable`: all of the job's own."""
+        wanted = full_name(name) if name else await self.default()
+        if not wanted:
+            raise BackendError(
+                "image_missing",
+                "this job names no image, and this host has no default one: name one in the job, or have the host's "
+                "PITSTOP_DOCKER_IMAGE set (`make images` builds one)",
+            )
+        async with self._turns.setdefault(wanted, asyncio.Lock()):
+            about = await self._engine.image(wanted) or await self._fetch(wanted)
+            key = (str(about["Id"]), user, home)
+            if key not in self._known:
+                self._known[key] = await to_its_end(self._look(wanted, about, user, home))
+            return self._known[key]
+
+    async def _fetch(self, name: str) -> dict[str, object]:
+        log.info("fetching the image %s", name)
+        try:
+            async for _ in self._engine.pull(name):
+                pass
+        except EngineError as error:
+            if error.code == "engine_lost":
+                raise
+            raise BackendError(
+                "image_pull_failed",
+                f"the image {name} is not on this host and could not be fetched: {error}. Check the name, and that "
+                f"this host reaches the registry and may read it; or load it here: docker load, docker pull {name}",
+            ) from None
+        about = await self._engine.image(name)
+        if about is None:
+            raise BackendError("image_missing", f"the image {name} was fetched, and is not there: docker pull {name}")
+        return about
+
+    async def _look(self, name: str, about: dict[str, object], user: str, home: str) -> Image:
+        made = await self._engine.create(container.look(str(about["Id"])))
+        try:
+            passwd = await self._engine.read(made, "/etc/passwd")
+            group = await self._engine.read(made, "/etc/group")
+            there = await self._engine.has(made, (*PATHS, home))
+        finally:
+            await self._engine.remove(made)
+        try:
+            return describe(name, about, passwd, group, there, user=user, home=home)
+        except Unusable as error:
+            raise BackendError("image_unusable", str(error)) from None
