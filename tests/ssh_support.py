@@ -40,6 +40,7 @@ from pitstop_common.messages import (
     KnownToken,
     SshDenied,
     WhoReply,
+    WhoRequest,
 )
 from pitstop_common.roles import Services
 from pitstop_common.userauth import fingerprint
@@ -274,10 +275,10 @@ class Access:
     known: dict[str, WhoReply] = field(default_factory=dict)
     tokens: dict[str, KnownToken] = field(default_factory=dict)
 
-    async def who(self, fingerprint: str) -> WhoReply:
+    async def who(self, request: WhoRequest) -> WhoReply:
         if self.away:
             raise Unavailable("nobody answers on svc.who")
-        return self.known.get(fingerprint, WhoReply())
+        return self.known.get(request.fingerprint, WhoReply())
 
     async def access(self, job: str, fingerprint: str = "", *, token: str = "") -> AccessReply:
         self.asked.append(job)

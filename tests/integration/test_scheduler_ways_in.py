@@ -124,6 +124,17 @@ async def test_the_same_rules_hold_for_every_way_in(bus: Bus, nats_server: Embed
                 )
 
             await rules()
+            expired = proofs["certificate"].login.key
+            good = (
+                KEYS["ca"].generate_user_certificate(KEYS["certificate"], "x", principals=["certificate"]).public_data
+            )
+            assert await at_desk(bus, expired) == m.WhoReply()
+            known = await at_desk(bus, good)
+            assert known.people == (m.Person(org="acme", user="certificate"),)
+            assert [job.job for job in known.jobs] == [started]
+            entry = (await ask(bus, "act", "status", run=started))["jobs"][0]
+            assert {one["user"] for one in entry["allowed"] if one["fingerprint"] == "certificate"} == {"act", *NAMED}
+
             of_act = await begun(bus, host, ssh={"pause": "at_end"})
             found = {user: await judged(bus, await proof(bus, user, of_act)) for user in NAMED}
             assert found == {"key": "not_your_run", "linked": "not_your_run", "certificate": "cert_principal",
@@ -145,6 +156,14 @@ async def test_the_same_rules_hold_for_every_way_in(bus: Bus, nats_server: Embed
         await host.close()
         status = scheduler.end()
     assert status == 0
+
+
+async def at_desk(bus: Bus, certificate: bytes) -> m.WhoReply:
+    """What `ssh relay whoami` and `ls` are answered, now."""
+    mark = userauth.fingerprint(KEYS["certificate"].public_data)
+    asked = m.WhoRequest(fingerprint=mark, certificate=certificate, client=CLIENT)
+    told = await bus.request(subjects.service("who"), m.encode(asked), timeout=5)
+    return msgspec.json.decode(told.data, type=m.WhoReply)
 
 
 async def begun(bus: Bus, host: PlayedHost, **more: Any) -> str:

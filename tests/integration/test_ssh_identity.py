@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import logging
 import os
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import asyncssh
 import msgspec
 import pytest
 from tests.patience import PATIENCE
-from tests.proofs import signed
+from tests.proofs import security_key, signed
 from tests.ssh_support import JOB, World, in_world, make_key, screen
 
+from pitstop_common.certificates import parse
 from pitstop_common.link import Kind, Open
-from pitstop_common.messages import Entrant, KnownToken
+from pitstop_common.messages import AllowedKey, Entrant, KnownToken, Person, WhoReply, WhoRequest
 from pitstop_common.ssh_policy import Revoked, Trust
 from pitstop_common.userauth import fingerprint
 from pitstop_relay.login import REFUSED_AFTER
+from pitstop_relay.slowing import FIRST, FREE
 
 OTHER = "abcdefghijkl-2"
 
@@ -174,6 +178,73 @@ async def test_a_taken_relay_opens_nothing_with_a_certificate_or_a_token_of_its_
         "it is no access token", "it is no access token",
     ]  # fmt: skip
     assert ssh.job.said == []
+
+
+@in_world()
+async def test_the_desk_knows_certificates(ssh: World) -> None:
+    """`ssh relay whoami`: the scheduler judges; the relay says what came, and that its authority signed it."""
+    certify(ssh)
+    seen: list[WhoRequest] = []
+    known = WhoReply(people=(Person(org="acme", user="ada"),))
+    plain = ssh.access.who
+
+    async def who(request: WhoRequest) -> WhoReply:
+        seen.append(request)
+        return known if request.certificate else await plain(request)
+
+    ssh.access.who = who  # type: ignore[method-assign]
+    options = with_certificate(ssh)
+    status, out, _err = await ssh.ssh("whoami", key="laptop", job="relay", options=options)
+    assert (status, out.decode()) == (0, f"ada of acme, by the key {mark(ssh, 'laptop')}\n")
+    assert seen[0].client.startswith("127.0.0.1:")
+    assert parse(seen[0].certificate).id == "ada laptop"
+
+
+@in_world()
+async def test_whom_many_tries_failed_waits_longer_and_nobody_else_does(ssh: World) -> None:
+    loop = asyncio.get_running_loop()
+    for _ in range(int(FREE) + 4):
+        ssh.relay.slowing.failed("127.0.0.1", time.monotonic())
+    began = loop.time()
+    assert (await ssh.ssh("echo in", key="stranger"))[0] == 255
+    assert loop.time() - began >= FIRST * 8
+    assert ssh.metric("pitstop_relay_auth_slowed_total") == 1
+    assert (await ssh.ssh("echo in"))[0] == 0
+    assert ssh.metric("pitstop_relay_auth_slowed_total") == 1
+
+
+class SecurityKey(asyncssh.SSHKeyPair):
+    """A token in software: signs as the hardware does, with the flags it is told to set."""
+
+    _key_type = "sk"
+
+    def __init__(self, kind: str, flags: int) -> None:
+        self.blob, self.sign_as_token = security_key(kind)
+        super().__init__(kind.encode(), kind.encode(), (kind.encode(),), (kind.encode(),), self.blob, None)
+        self.flags = flags
+
+    async def sign_async(self, data: bytes) -> bytes:
+        return self.sign_as_token(data, self.flags)
+
+    def sign(self, data: bytes) -> bytes:
+        return self.sign_as_token(data, self.flags)
+
+
+@pytest.mark.parametrize("kind", ["sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"])
+@in_world()
+async def test_a_security_key_must_be_touched(ssh: World, kind: str) -> None:
+    for flags, touched in ((1, True), (0, False), (5, True), (4, False)):
+        pair = SecurityKey(kind, flags)
+        text = f"{kind} {base64.b64encode(pair.blob).decode()}"
+        change(ssh, allowed=(AllowedKey(user="ada", key=text, fingerprint=fingerprint(pair.blob)),))
+        asking = asyncssh.connect("127.0.0.1", ssh.at.port, username=JOB, client_keys=[pair], known_hosts=None,
+                                  config=None, agent_path=None)  # fmt: skip
+        if touched:
+            async with asking as client:
+                assert (await client.run("echo in")).stdout == "in\n"
+        else:
+            with pytest.raises(asyncssh.PermissionDenied):
+                await asking
 
 
 # -- access tokens ---------------------------------------------------------------------------------------------------

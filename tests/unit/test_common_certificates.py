@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import struct
 from typing import Any
 
 import asyncssh
 import msgspec
 import pytest
-from asyncssh.packet import MPInt, String
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from asyncssh.packet import String
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.proofs import CLIENT, request, signed
+from tests.proofs import CLIENT, request, security_key, signed
 
 from pitstop_common import userauth
 from pitstop_common.certificates import Bounds, Certificate, Fault, forged, judge, parse, user_of
@@ -196,7 +191,8 @@ def test_each_kind_of_certified_key(kind: str, algorithm: str) -> None:
     rsa = kind == "ssh-rsa"
     key = asyncssh.generate_private_key(kind, key_size=2048) if rsa else asyncssh.generate_private_key(kind)
     proof = login(key, issue(key=key), algorithm)
-    assert check(proof, REPLY, "h", NOW) == Granted("ada", userauth.fingerprint(key.public_data))
+    via = f"certificate 'ada laptop' (serial 7) of {userauth.fingerprint(CA.public_data)}"
+    assert check(proof, REPLY, "h", NOW) == Granted("ada", userauth.fingerprint(key.public_data), via=via)
 
 
 def test_a_certified_rsa_key_does_not_sign_with_sha1() -> None:
@@ -240,28 +236,6 @@ def test_who_may_not_enter_is_told_the_rule_and_others_whom_it_is_for() -> None:
 
 
 # -- security keys ---------------------------------------------------------------------------------------------------
-
-
-def security_key(kind: str) -> tuple[bytes, Any]:
-    """A blob, and what signs as a token of that kind does: over its application, flags, a counter and the hash."""
-    private: Any
-    if kind == "sk-ssh-ed25519@openssh.com":
-        private = ed25519.Ed25519PrivateKey.generate()
-        blob = String(kind) + String(private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
-    else:
-        private = ec.generate_private_key(ec.SECP256R1())
-        point = private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-        blob = String(kind) + String("nistp256") + String(point)
-
-    def sign(data: bytes, flags: int) -> bytes:
-        counter = struct.pack(">BI", flags, 7)
-        signed = hashlib.sha256(b"ssh:").digest() + counter + hashlib.sha256(data).digest()
-        if isinstance(private, ed25519.Ed25519PrivateKey):
-            return String(kind) + String(private.sign(signed)) + counter
-        r, s = decode_dss_signature(private.sign(signed, ec.ECDSA(SHA256())))
-        return String(kind) + String(MPInt(r) + MPInt(s)) + counter
-
-    return blob + String("ssh:"), sign
 
 
 @pytest.mark.parametrize("kind", ["sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"])

@@ -88,7 +88,7 @@ _WHAT: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "job.resumed": lambda entry: f"{entry['what']} at step {entry['step']}" if entry["step"] else entry["what"],
     "job.finished": lambda entry: f"the job ended: {entry['what']}{_because(entry)}",
     "session.expired": lambda entry: f"a deadline of the session passed{_because(entry)}",
-    "ssh.connected": lambda entry: "entered",
+    "ssh.connected": lambda entry: f"entered by {entry['what']}" if entry["what"] else "entered",
     "ssh.closed": lambda entry: f"left{_because(entry)}, after {span(entry['seconds'])}",
     "ssh.denied": lambda entry: f"was refused{_because(entry)}",
     "ssh.used": _use,

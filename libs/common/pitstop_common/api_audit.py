@@ -20,7 +20,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     run.pause (`what`: off), job.pausing, step.started (tried again by `user`), job.resumed, job.finished,
     session.expired, ssh.connected, ssh.used, ssh.closed, ssh.denied. `time`: by the clock of whoever says so; `stored`:
     by the server's; both RFC 3339. `client`: address and port. `kind`: of a use: shell, exec, sftp, file, dial,
-    listen, agent. `what`: the command or place of a use, the choice at a pause, a result. `count`: so often;
+    listen, agent. `what`: the certificate of who entered,
+    the command or place of a use, the choice at a pause, a result. `count`: so often;
     `named`: of many operations on files, those that had room. `seconds`: of an
     extension or a connection."""
 

@@ -41,10 +41,9 @@ class Control:
         except msgspec.DecodeError as error:
             raise Unavailable(f"svc.access answered nonsense: {error}") from None
 
-    async def who(self, fingerprint: str) -> WhoReply:
+    async def who(self, request: WhoRequest) -> WhoReply:
         """As `AccessPort`."""
-        body = encode(WhoRequest(fingerprint=fingerprint))
-        reply = await self._bus.request(subjects.service("who"), body, ACCESS_TIMEOUT)
+        reply = await self._bus.request(subjects.service("who"), encode(request), ACCESS_TIMEOUT)
         try:
             return msgspec.json.decode(reply.data, type=WhoReply)
         except msgspec.DecodeError as error:

@@ -15,7 +15,7 @@ from pitstop_common.credentials import token_id
 from pitstop_common.errors import PitstopError
 from pitstop_common.limits import JOB
 from pitstop_common.link import Open
-from pitstop_common.messages import AccessReply, WhoReply
+from pitstop_common.messages import AccessReply, WhoReply, WhoRequest
 from pitstop_relay import decide
 from pitstop_relay.desk import Desk
 from pitstop_relay.link import Link, Links
@@ -131,7 +131,7 @@ class Login:
         if certificate is not None and (fault := certificates.forged(certificate, verifies_data)):
             return self._deny(attempt, decide.forged(attempt, fault), None)
         if not JOB.match(attempt.job) and not self._house.draining:
-            return await self._at_desk(attempt)
+            return await self._at_desk(attempt, key if certificate is not None else b"")
         return await self._enter(attempt, Open(
             job=login.user, session_id=self._transport.session_id, message=message, signature=signature, key=key,
             client=self._transport.client, client_version=self._transport.version, trace=telemetry.new_trace(),
@@ -147,10 +147,13 @@ class Login:
             client_version=self._transport.version, trace=telemetry.new_trace(),
         ))  # fmt: skip
 
-    async def _at_desk(self, attempt: Attempt) -> bool:
-        """Who names no job is answered by the relay itself, if the key is somebody's."""
+    async def _at_desk(self, attempt: Attempt, certificate: bytes) -> bool:
+        """Who names no job is answered by the relay itself, if the key, or its certificate, is somebody's."""
+        request = WhoRequest(fingerprint=attempt.fingerprint, certificate=certificate)
+        if certificate:
+            request = msgspec.structs.replace(request, signature=attempt.signature, client=attempt.client)
         try:
-            known = await self._house.access.who(attempt.fingerprint)
+            known = await self._house.access.who(request)
         except PitstopError as error:
             log.warning("no answer to whose a key is: %s", error)
             return self._deny(attempt, decide.scheduler_unreachable(), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pitstop_common.messages import AccessReply, DialReply, DialRequest, SshDenied, WhoReply
+from pitstop_common.messages import AccessReply, DialReply, DialRequest, SshDenied, WhoReply, WhoRequest
 
 
 class AccessPort(Protocol):
@@ -14,8 +14,8 @@ class AccessPort(Protocol):
         """Who may enter a job, whose key asks, and what is known of a token (by its id). Raises PitstopError when
         nobody answers."""
 
-    async def who(self, fingerprint: str) -> WhoReply:
-        """Whose a key is, and what they may enter. Raises PitstopError when nobody answers."""
+    async def who(self, request: WhoRequest) -> WhoReply:
+        """Whose a key, or a certificate, is, and what they may enter. Raises PitstopError when nobody answers."""
 
 
 class Dialer(Protocol):

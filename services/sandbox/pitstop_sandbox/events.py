@@ -76,6 +76,7 @@ class SessionOpened(_Event, frozen=True, kw_only=True):
     user: str
     fingerprint: str = ""
     client: str = ""
+    via: str = ""
 
 
 class SessionClosed(_Event, frozen=True, kw_only=True):

@@ -42,6 +42,8 @@ class Granted(msgspec.Struct, frozen=True):
     user: str
     fingerprint: str
     bounds: Bounds = Bounds()
+    via: str = ""
+    """The certificate, in words."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -68,15 +70,16 @@ def check(login: Open, access: AccessReply, host: str, now: float) -> Granted | 
 
 def _known(login: Open, access: AccessReply, now: float) -> Granted | Refused:
     """Who it is, of a login whose own proof is good."""
+    via = ""
     if login.token:
         mark, found = token_id(login.token), by_token(login.token, access)
     elif (certificate := certificate_of(login)) is not None:
-        mark = certificate.fingerprint
+        mark, via = certificate.fingerprint, f"certificate {certificate.name} of {fingerprint(certificate.authority)}"
         found = by_certificate(certificate, access, now, login.client, login.signature)
     else:
         mark, found = fingerprint(login.key), by_key(authorized(login.key), access)
     if isinstance(found, Entered):
-        return Granted(found.user, mark, found.bounds)
+        return Granted(found.user, mark, found.bounds, via)
     why = found.text or _WHY.get(found.code, found.code)
     return Refused("bad_grant", f"the sandbox host does not accept this login: {why}")
 

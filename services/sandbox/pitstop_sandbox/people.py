@@ -18,7 +18,7 @@ def opened(t: Turn, event: SessionOpened) -> None:
     t.set(sessions={**state.sessions, event.session: SessionState(user=event.user, since=t.now)},
           visitors={**state.visitors, event.session: event.user}, deadline=0)  # fmt: skip
     t.publish(SshConnected, session=event.session, user=event.user, fingerprint=event.fingerprint,
-              client=event.client)  # fmt: skip
+              client=event.client, via=event.via)  # fmt: skip
 
 
 def closed(t: Turn, event: SessionClosed) -> None:

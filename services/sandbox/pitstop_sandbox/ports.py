@@ -44,6 +44,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     fingerprint: str
     client: str
+    via: str = ""
+    """The certificate of its key, in words."""
 
 
 class Pty(msgspec.Struct, frozen=True):

@@ -62,7 +62,13 @@ class Sessions(Entering):
         if not await self._ready():
             return
         self._apply(
-            SessionOpened(session=session.id, user=session.user, fingerprint=session.fingerprint, client=session.client)
+            SessionOpened(
+                session=session.id,
+                user=session.user,
+                fingerprint=session.fingerprint,
+                client=session.client,
+                via=session.via,
+            )
         )
 
     async def closed(self, session: Session, reason: str) -> None:

@@ -70,6 +70,7 @@ _FIELDS: Final[dict[type[m.Message], Callable[[Any], dict[str, Any] | None]]] = 
     m.SessionExpired: lambda fact: {"reason": fact.reason},
     m.SshConnected: lambda fact: {
         "user": fact.user, "session": fact.session, "client": fact.client, "fingerprint": fact.fingerprint,
+        "what": fact.via,
     },
     m.SshUsed: lambda fact: {
         "user": fact.user, "session": fact.session, "kind": fact.kind, "what": fact.what, "count": fact.count,

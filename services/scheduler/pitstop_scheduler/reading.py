@@ -127,21 +127,26 @@ class Reading:
         state = self._logs.state(view.org)
         report, message = await self.report(view)
         spec = await self.spec(view.org, view.run)
-        allowed: tuple[dict[str, str], ...] = ()
+        allowed: list[dict[str, str]] = []
         job_spec = spec.job(view.job)
         if (job_spec.pause.any or guests_of(view)) and view.status != "finished":
-            keys = await self.keys(spec, view)
-            allowed = tuple(
-                {"user": key.user, "fingerprint": key.fingerprint}
-                for key in keys.keys
-                if self._policy.barred(spec.org, spec.project, key.user) is None
-            )
+            ways = await self._ways(spec, view)
+            allowed = [one for one in ways if self._policy.barred(spec.org, spec.project, one["user"]) is None]
         position, reason = self._place(view)
         return JobStatusView(
-            job=view, report=report, message=message, position=position, reason=reason, allowed=allowed,
+            job=view, report=report, message=message, position=position, reason=reason, allowed=tuple(allowed),
             limit=org_limit(state, view.org), used=state.org(view.org).used,
             steps=tuple(step.name for step in job_spec.steps),
         )  # fmt: skip
+
+    async def _ways(self, spec: RunSpec, view: m.JobView) -> list[dict[str, str]]:
+        """Who could enter, and with what: keys by their fingerprints, else words."""
+        keys = await self.keys(spec, view)
+        found = [{"user": key.user, "fingerprint": key.fingerprint} for key in keys.keys]
+        found += [{"user": user, "fingerprint": "keys that are still to be read"} for user in sorted(keys.pending)]
+        if self._policy.ssh(spec.org).user_ca:
+            found += [{"user": user, "fingerprint": "certificate"} for user in dict.fromkeys(named(spec, view)) if user]
+        return found
 
     def _place(self, view: m.JobView) -> tuple[int, str]:
         state = self._logs.state(view.org)

@@ -82,9 +82,13 @@ class AccessReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WhoRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose key is this (`svc.who`), and which jobs may they enter? Asked after a good signature."""
+    """Whose key is this (`svc.who`), and which jobs may they enter? Asked after a good signature. `certificate`: that
+    of the key, whose authority has signed it; with it, the `signature` of the login, and the `client` (`host:port`)."""
 
     fingerprint: str
+    certificate: bytes = b""
+    signature: bytes = b""
+    client: str = ""
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):

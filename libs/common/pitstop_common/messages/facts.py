@@ -195,12 +195,14 @@ class JobFinished(HostFact, frozen=True, kw_only=True, tag="job.finished"):
 
 
 class SshConnected(HostFact, frozen=True, kw_only=True, tag="ssh.connected"):
-    """Somebody entered. `client` is address and port as the relay saw them."""
+    """Somebody entered. `client` is address and port as the relay saw them. `fingerprint`: of the key, or the id of an
+    access token; `via`: the certificate of the key, in words."""
 
     session: str
     user: str
     fingerprint: str
     client: str = ""
+    via: str = ""
 
 
 class SshActive(HostFact, frozen=True, kw_only=True, tag="ssh.active"):

@@ -188,7 +188,8 @@ class Visitor:
             log.warning("refused job=%s reason=replayed", self.job)
             raise _Turned("bad_grant", "this login was used before; connect again")
         digest = hashlib.sha256(self._login.session_id).hexdigest()[:16]
-        person = Session(id=digest, user=verdict.user, fingerprint=verdict.fingerprint, client=self._login.client[:100])
+        person = Session(id=digest, user=verdict.user, fingerprint=verdict.fingerprint, client=self._login.client[:100],
+                         via=verdict.via)  # fmt: skip
         await job.opened(person)
         return person, job, Rules(access.project, access.services, verdict.bounds)
 
