@@ -49,6 +49,8 @@ class GitServer:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.private: dict[str, str] = {}
+        self.redirects: dict[str, str] = {}
+        """First part of a path -> where else everything behind it is."""
         self.asked: list[str] = []
         """Method and path of each request."""
         self.tokens: list[str | None] = []
@@ -95,6 +97,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         wanted = base64.b64encode(f"x-access-token:{token}".encode()).decode()
         if token and self.headers.get("Authorization") != f"Basic {wanted}":
             self._answer(401, b"no", {"WWW-Authenticate": 'Basic realm="git"'})
+        elif elsewhere := self.owner.redirects.get(self.path.split("/")[1]):
+            self._answer(302, b"", {"Location": elsewhere + self.path.split("/", 2)[2]})
         elif "/info/lfs/" in self.path:
             self._lfs()
         else:

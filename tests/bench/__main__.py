@@ -9,21 +9,23 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import first_line, runs, sessions, ssh, ssh_idle, waiting
+from tests.bench import first_line, log_path, runs, sessions, ssh, ssh_idle, waiting
 from tests.bench.amounts import QUICK, Amounts
 from tests.bench.report import Row, table, write
 from tests.whole_system import running_system
 
-PARTS = ("first-line", "ssh", "ssh-idle", "runs", "waiting", "sessions")
+PARTS = ("first-line", "log-path", "ssh", "ssh-idle", "runs", "waiting", "sessions")
 
 
 async def collect(folder: Path, amounts: Amounts, parts: Sequence[str] = PARTS) -> list[Row]:
     """All rows, in a folder that is empty."""
     rows: list[Row] = []
-    if "first-line" in parts or "ssh" in parts:
+    if {"first-line", "log-path", "ssh"} & set(parts):
         with running_system(folder / "up") as system:
             if "first-line" in parts:
                 rows += await first_line.measure(system, amounts)
+            if "log-path" in parts:
+                rows += await log_path.measure(system, folder, amounts)
             if "ssh" in parts:
                 rows += await ssh.measure(system, folder, amounts)
     if "ssh-idle" in parts:

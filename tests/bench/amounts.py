@@ -9,6 +9,10 @@ class Amounts(msgspec.Struct, frozen=True, kw_only=True):
     """Of one run of the bench."""
 
     first_lines: int = 30
+    log_waits: int = 100
+    """Lines of which each is timed until `logs -f` shows it."""
+    log_lines: int = 300_000
+    """In a round, through the log path."""
     connects: int = 30
     echoes: int = 600
     """Through each of the two servers."""
@@ -54,6 +58,8 @@ class Amounts(msgspec.Struct, frozen=True, kw_only=True):
 
 QUICK = Amounts(
     first_lines=2,
+    log_waits=4,
+    log_lines=5000,
     connects=2,
     echoes=20,
     echo_block=10,

@@ -14,6 +14,7 @@ from tests.bench.report import percentile, row, table, write
 
 NAMES = [
     "request to first line, median", "request to first line, p95",
+    "a line printed to `logs -f`, median", "a line printed to `logs -f`, p95", "lines through the log path",
     "ssh connect to output, median", "ssh connect to output, p95",
     "ssh connect to prompt, median", "ssh connect to prompt, p95",
     "echo of a key, median", "echo of a key, p99", "echo back to back, median",
@@ -24,9 +25,10 @@ NAMES = [
     "janitor's pass, live sessions", "deadline to the next run's start",
 ]  # fmt: skip
 TARGETS = [
-    "ours <= 150 ms", "ratio <= 0.8", "ratio <= 0.6", "ratio <= 2", "ratio <= 2.5", "ratio >= 0.6", "ratio >= 0.6",
-    "ours <= 15 ms", "ratio <= 0.4", "ours <= 100 KiB", "ours <= 12288 KiB", "ratio >= 0.4", "ratio >= 0.6",
-    "ratio <= 1.2", "ours >= 30000 /s", "ratio <= 1.5", "ours <= 128 B", "ours <= 100 ms", "ours <= 1000 ms",
+    "ours <= 150 ms", "ours <= 150 ms", "ratio >= 0.25", "ratio <= 0.8", "ratio <= 0.6", "ratio <= 2", "ratio <= 2.5",
+    "ratio >= 0.6", "ratio >= 0.6", "ours <= 15 ms", "ratio <= 0.4", "ours <= 100 KiB", "ours <= 12288 KiB",
+    "ratio >= 0.4", "ratio >= 0.6", "ratio <= 1.2", "ours >= 30000 /s", "ratio <= 1.5", "ours <= 128 B",
+    "ours <= 100 ms", "ours <= 1000 ms",
 ]  # fmt: skip
 
 

@@ -329,6 +329,19 @@ async def test_hostile_submodules_run_nothing_and_learn_nothing(world: World, pa
     assert not proof.exists()
 
 
+async def test_a_token_does_not_go_where_a_server_redirects_to(world: World) -> None:
+    with GitServer(_folder(world.folder / "elsewhere")) as elsewhere:
+        Path(world.server.ca).write_bytes(Path(world.server.ca).read_bytes() + Path(elsewhere.ca).read_bytes())
+        shutil.copytree(world.server.root / "pub", elsewhere.root / "pub")
+        world.server.redirects["moved"] = elsewhere.url("pub/")
+        assert (await world.tree(world.server.url("moved/web.git"))).git("log", "--format=%s") == "three"
+        asked = len(elsewhere.tokens)
+        assert asked and set(elsewhere.tokens) == {None}
+        with pytest.raises(CheckoutError, match="cannot be read"):
+            await world.tree(world.server.url("moved/web.git"), secrets={"GIT_TOKEN": TOKEN})
+        assert len(elsewhere.tokens) == asked
+
+
 def _folder(path: Path) -> Path:
     (path / "repos").mkdir(parents=True)
     return path / "repos"

@@ -142,7 +142,8 @@ def _settings(credential: Credential, ca: str) -> dict[str, str]:
     """In the environment, not on the disk."""
     pairs = [("http.lowSpeedLimit", str(_SLOW_BYTES)), ("http.lowSpeedTime", str(_SLOW_SECONDS))]
     if credential.header:
-        pairs.append((f"http.{credential.place}.extraHeader", credential.header))
+        # After a redirect git asks the new server itself, with the same headers: whoever may redirect had the token.
+        pairs += [(f"http.{credential.place}.extraHeader", credential.header), ("http.followRedirects", "false")]
     if ca:
         pairs.append(("http.sslCAInfo", ca))
     named = {f"GIT_CONFIG_KEY_{n}": key for n, (key, _) in enumerate(pairs)}
