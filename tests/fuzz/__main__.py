@@ -12,14 +12,16 @@ from typing import Final
 import uvloop
 from tests.fuzz.door import plain, sealed
 from tests.fuzz.frames import frames
+from tests.fuzz.inside import inside
 from tests.fuzz.parts import Done, Make, fuzz
 from tests.fuzz.seam import seam
 
 PARTS: Final[dict[str, tuple[Make, float]]] = {
-    "frames": (frames, 0.3),
-    "seam": (seam, 0.3),
+    "frames": (frames, 0.35),
+    "seam": (seam, 0.35),
     "plain": (plain, 0.2),
-    "sealed": (sealed, 0.2),
+    "sealed": (sealed, 0.08),
+    "inside": (inside, 0.02),
 }
 """With the share of all packets."""
 

@@ -14,6 +14,7 @@ from tests.fuzz.messages import CONVERSATIONS, WRONG
 from tests.fuzz.mutate import Mutator
 from tests.ssh_support import JOB
 
+from pitstop_relay.proving import Proving
 from pitstop_sandbox.channels.forwards import Forwards
 from pitstop_sandbox.channels.rules import Rules
 from pitstop_sandbox.channels.seam import Connection
@@ -22,6 +23,7 @@ from pitstop_sandbox.ports import Session
 
 _OFTEN: Final = (0.01, 0.05, 0.2)
 _APART: Final = 16
+_GLOBAL: Final = b"\x50"
 _OPEN, _OPENED, _REFUSED = 90, 91, 92
 
 
@@ -82,13 +84,17 @@ class Seam:
             return ChannelSession(self._job, person, forwards, Line(), self._tasks)
 
         connection = Connection(new_session, forwards, answers.append, ends.append)
+        proving = Proving(lambda _keys: b"proof")
         often, sent = mutator.random.choice(_OFTEN), 0
         for turn in range(3):
             said = mutator.random.choice(WRONG if mutator.chance(0.1) else CONVERSATIONS)
             numbers = Numbers(turn * _APART, answers)
             for message in mutator.stream(said, 0):
                 sound = numbers.placed(message)
-                connection.feed(mutator.changed(sound) if mutator.chance(often) else sound)
+                said_now = mutator.changed(sound) if mutator.chance(often) else sound
+                if said_now[:1] == _GLOBAL:
+                    proving.asked(said_now)
+                connection.feed(said_now)
                 sent += 1
                 for _ in range(8 if sound[0] == _OPEN else mutator.random.choice((0, 1, 1, 8))):
                     await asyncio.sleep(0)
@@ -103,6 +109,8 @@ class Seam:
         assert len(ends) <= 1, ends
         assert ends != ["internal error"]
         assert connection.channels == 0
+        for answer in answers:
+            assert proving.answered(answer)[1:] in (answer[1:], b"proof")
         assert all(80 <= answer[0] <= 127 for answer in answers), "only messages of this layer go back"
         return sent
 

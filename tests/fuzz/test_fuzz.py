@@ -26,7 +26,7 @@ from pitstop_sandbox.channels.seam import Connection
 from pitstop_sandbox.ports import Session
 
 SEED = 20261121
-AMOUNTS = {"frames": 5000, "seam": 4000, "plain": 2500, "sealed": 1200}
+AMOUNTS = {"frames": 5000, "seam": 4000, "plain": 2500, "sealed": 800, "inside": 800}
 
 
 @pytest.mark.parametrize("part", PARTS)
