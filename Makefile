@@ -25,6 +25,7 @@ CLIENTS := openssh-client openssh-sftp-server rsync git putty-tools dropbear-bin
 
 test: setup ## every test
 	@sh tools/packages.sh openssh-server $(CLIENTS) $(DOCKER)
+	@[ "$$(id -u)" != 0 ] || $(BIN)/python tools/debian_image.py --files
 	@$(BIN)/pytest
 
 RUNS ?= 10000

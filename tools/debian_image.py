@@ -81,13 +81,17 @@ def main() -> int:
     """Says what it does, and how to use the image."""
     parser = argparse.ArgumentParser(description="Build an image for jobs.")
     parser.add_argument("name", nargs="?", default=NAME)
-    name = parser.parse_args().name
+    parser.add_argument("--files", action="store_true", help="only build the file system, for later (needs no engine)")
+    given = parser.parse_args()
+    name = given.name
     host = os.environ.get("PITSTOP_DOCKER_HOST") or os.environ.get("DOCKER_HOST") or _DEFAULT_HOST
     if os.geteuid() != 0:
         sys.stderr.write("debootstrap makes a whole system, which only root can: sudo make images\n")
         return 1
     try:
         tar = debian(cache())
+        if given.files:
+            return 0
         print(f"{name}: {load(host, name, tar)} ({tar.stat().st_size >> 20} MB from {tar})")
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"no image was made: {error}\nThe engine is looked for at {host} (DOCKER_HOST).\n")

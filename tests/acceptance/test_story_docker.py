@@ -55,6 +55,15 @@ def ssh(home: Home, printed: str, *command: str, **options: Any) -> subprocess.C
     )  # fmt: skip
 
 
+def sftp(home: Home, printed: str, batch: str) -> subprocess.CompletedProcess[str]:
+    """The same address, for files."""
+    argv = ["-P" if word == "-p" else word for word in shlex.split(printed)]
+    return subprocess.run(
+        ["sftp", *argv[1:-1], "-F", "none", "-i", str(home.key), "-o", "IdentitiesOnly=yes", "-b", "-", argv[-1]],
+        input=batch, capture_output=True, text=True, timeout=PATIENCE, env=home.env, cwd=home.repo, check=False,
+    )  # fmt: skip
+
+
 def test_a_failed_step_in_a_container_is_looked_at_mended_and_tried_again(home: tuple[Home, Up]) -> None:
     person, system = home
     assert system.facts["sandboxes"].startswith("docker: Docker Engine ")
@@ -64,6 +73,8 @@ def test_a_failed_step_in_a_container_is_looked_at_mended_and_tried_again(home: 
         look = "pwd; cat answer; echo $FROM_IMAGE $LANG; id -un; sudo -n id -u; test -t 0 && echo terminal"
         looked = ssh(person, printed, look, more=["-tt"])
         assert looked.stdout.split() == ["/home/runner/work", "41", "yes", "C", "runner", "0", "terminal"], looked
+        assert sftp(person, printed, "get answer copy\nput copy other\n").returncode == 0
+        assert (person.repo / "copy").read_text() == "41\n"
         assert ssh(person, printed, "echo 42 > answer && pitstop-step retry").returncode == 0
         ssh(person, printed, "pitstop-step continue")
         code, _, stderr = running.end()

@@ -160,6 +160,14 @@ async def test_a_script_without_a_first_line_is_run_by_sh(machine: Machine, sand
     assert await process.wait() == Exit(4)
 
 
+async def test_an_image_is_refused_where_there_are_none(machine: Machine, backend: Backend) -> None:
+    with pytest.raises(
+        BackendError, match=r"asks for the image debian:12, and this host .*PITSTOP_SANDBOX=docker"
+    ) as no:
+        await backend.create(machine.spec(image="debian:12"))
+    assert no.value.code == "image_unsupported"
+
+
 async def test_many_processes_at_once(sandbox: Sandbox) -> None:
     texts = {f"p{n}": f"echo {n}; exit {n}" for n in range(50)}
     ran = await asyncio.gather(*(run(sandbox, text, name=name) for name, text in texts.items()))

@@ -212,12 +212,20 @@ def test_faults_of_a_step(steps: str, line: int, column: int, pointer: str, said
     assert said in fault[3]
 
 
+@pytest.mark.parametrize("written", ["debian:12", "{image: 'debian:12'}"])
+def test_a_job_may_name_the_image_of_its_container(written: str) -> None:
+    (job,) = compiled(one_job("      - run: x\n", f"container: {written}"))
+    assert job.image == "debian:12"
+
+
 @pytest.mark.parametrize(
     ("job", "column", "pointer", "said"),
     [
         ("needs: a", 5, "needs", "`needs` is not supported yet"),
         ("strategy: {matrix: {x: [1]}}", 5, "strategy", "`strategy` is not supported yet"),
-        ("container: x", 5, "container", "not supported yet"),
+        ("container: a b", 16, "container", "cannot be the name of an image"),
+        ("container: {image: x, options: y}", 27, "container/options", "not supported yet"),
+        ("container: {}", 16, "container", "has no `image`"),
         ("services: {}", 5, "services", "not supported yet"),
         ("outputs: {}", 5, "outputs", "not supported yet"),
         ("uses: ./x.yml", 5, "uses", "not supported yet"),

@@ -144,7 +144,7 @@ def _sysctl(name: str) -> str:
 
 
 def _network() -> Check:
-    return Check("network", "warn", "namespace sandboxes have none: steps reach nothing outside",
+    return Check("network", "warn", "sandboxes have none: steps reach nothing outside",
                  "keep what steps need in the repository: the checkout is made outside")  # fmt: skip
 
 

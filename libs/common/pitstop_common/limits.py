@@ -180,5 +180,7 @@ LABEL: Final = re.compile(r"[a-z0-9][a-z0-9._:/=+@-]{0,99}\Z")
 RUN: Final = re.compile(r"[a-z2-7]{12}\Z")
 CONTEXT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 """A named group of secrets: one token of a bucket's key."""
+IMAGE: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._/:@-]*)?\Z")
+MAX_IMAGE_CHARS: Final = 255
 SECRET: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 JOB: Final = re.compile(r"[a-z2-7]{12}-[1-9][0-9]{0,2}\Z")

@@ -45,7 +45,7 @@ Name = Annotated[
     str, Meta(min_length=1, max_length=limits.MAX_NAME_CHARS, pattern=_PRINTABLE, description="one line of text")
 ]
 Image = Annotated[
-    str, Meta(max_length=255, pattern=r"^([A-Za-z0-9][A-Za-z0-9._/:@-]*)?$", description="a container image")
+    str, Meta(max_length=limits.MAX_IMAGE_CHARS, pattern=whole(limits.IMAGE), description="a container image")
 ]
 Context = Annotated[
     str, Meta(pattern=whole(limits.CONTEXT), description="a context: letters, digits, - and _, at most 64")

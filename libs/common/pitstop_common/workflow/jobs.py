@@ -9,7 +9,15 @@ import msgspec
 
 from pitstop_common.faults import Faults, TooManyFaults, shown
 from pitstop_common.ids import job_id
-from pitstop_common.limits import CONTEXT, MAX_JOBS, MAX_LABELS, MAX_NAME_CHARS, MAX_TIMEOUT_MINUTES
+from pitstop_common.limits import (
+    CONTEXT,
+    IMAGE,
+    MAX_IMAGE_CHARS,
+    MAX_JOBS,
+    MAX_LABELS,
+    MAX_NAME_CHARS,
+    MAX_TIMEOUT_MINUTES,
+)
 from pitstop_common.spec import JobSpec
 from pitstop_common.workflow.place import Place, Reading
 from pitstop_common.workflow.reader import read_yaml
@@ -28,12 +36,12 @@ _JOB_KEYS: Final = (
     "if",
     "continue-on-error",
     "environment",
+    "container",
 )
 _JOB_IGNORED: Final = ("permissions", "concurrency")
 _JOB_LATER: Final = (
     "needs",
     "strategy",
-    "container",
     "services",
     "outputs",
     "uses",
@@ -125,6 +133,7 @@ def _read_job(key: str, place: Place, job: str, shared: _Shared, pool: str) -> J
         name=(fields["name"].text() if "name" in fields else None) or key[:MAX_NAME_CHARS],
         steps=read_steps(fields["steps"], defaults) if "steps" in fields else (),
         secrets=_environment(fields["environment"]) if "environment" in fields else (),
+        image=_image(fields["container"]) if "container" in fields else "",
     )  # fmt: skip
     return spec if minutes is None else msgspec.structs.replace(spec, timeout=minutes * 60)
 
@@ -167,6 +176,20 @@ def _environment(place: Place) -> tuple[str, ...]:
         place.fault(f"{shown(name)} cannot be a context of secrets: letters, digits, - and _, at most 64")
         return ()
     return (name,)
+
+
+def _image(place: Place) -> str:
+    """The image of a job's container: its name, or a mapping with `image`."""
+    if isinstance(place.node, MappingNode):
+        inner = place.fields(("image",), later=("credentials", "env", "ports", "volumes", "options"))
+        if "image" not in inner:
+            place.fault("has no `image`")
+            return ""
+        place = inner["image"]
+    name = place.text(MAX_IMAGE_CHARS) or ""
+    if name and not IMAGE.match(name):
+        place.fault(f"{shown(name)} cannot be the name of an image, such as debian:12 or registry:5000/team/build")
+    return name
 
 
 def _each(place: Place) -> list[Place]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pitstop_common.limits import ORPHAN_GRACE
 from pitstop_sandbox.backends.docker import container, runtime
-from pitstop_sandbox.backends.docker.engine import DEFAULT_HOST, Engine, to_its_end
+from pitstop_sandbox.backends.docker.engine import DEFAULT_HOST, Engine, EngineError, to_its_end
 from pitstop_sandbox.backends.docker.image import Image
 from pitstop_sandbox.backends.docker.images import Images
 from pitstop_sandbox.backends.holders import SPOOL_BYTES, Holders
@@ -169,10 +169,12 @@ class DockerBackend:
         self._holders.alive()
 
     async def mine(self, root: Path) -> dict[Path, str]:
-        """See `Backend`. By the labels of containers, and by the holders there are."""
+        """See `Backend`. By the holders there are, and the labels of containers; without the engine by holders alone:
+        who asks asks again."""
         found = await self._holders.below(root)
-        for labels in (await self._engine.find(**{container.ROOT: str(root)})).values():
-            found.setdefault(Path(labels[container.FOLDER]), labels.get(container.SANDBOX, ""))
+        with contextlib.suppress(EngineError):
+            for labels in (await self._engine.find(**{container.ROOT: str(root)})).values():
+                found.setdefault(Path(labels[container.FOLDER]), labels.get(container.SANDBOX, ""))
         return found
 
     async def aclose(self) -> None:
