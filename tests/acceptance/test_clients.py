@@ -8,7 +8,9 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import asyncssh
@@ -188,6 +190,31 @@ async def test_putty(client: Client) -> None:
     said = await client("pscp", "-q", *common, "data", f"{client.to}:pscp")
     assert said.status == 0, said.err
     await client.has_data("pscp")
+
+
+async def test_access_tokens_by_password(client: Client) -> None:
+    """For a machine without keys: what `pitstop token create --job` prints is the password of each of these."""
+    place = client.run.outside.place
+    mine = {"PITSTOP_DIR": str(place.home.dir), "PITSTOP_ACTOR": "ada"}
+    pitstop = str(Path(sys.executable).parent / "pitstop")
+    made = await client(pitstop, "token", "create", "--org", "acme", "--job", client.run.job, env=mine)
+    assert made.status == 0, made.err
+    token = made.out.decode().strip()
+    assert f"ssh -o PubkeyAuthentication=no -p {client.port} {client.to}".encode() in made.err
+    ssh = ["sshpass", "-e", "ssh", "-F", "none", "-o", "PubkeyAuthentication=no", "-o", "StrictHostKeyChecking=yes",
+           "-o", f"UserKnownHostsFile={client.known_hosts}", "-p", client.port, client.to]  # fmt: skip
+    said = await client(*ssh, "cat; exit 7", stdin=DATA, env={"SSHPASS": token})
+    assert (said.status, said.out) == (7, DATA), said.err
+    told = client.known_hosts.read_text().split()
+    mark = asyncssh.import_public_key(" ".join(told[1:3])).get_fingerprint()
+    said = await client(
+        "plink", "-ssh", "-batch", "-P", client.port, "-hostkey", mark, "-pw", token, client.to, "exit 7"
+    )
+    assert said.status == 7, said.err
+    gone = await client(pitstop, "token", "revoke", "--org", "acme", token.partition(".")[0], env=mine)
+    assert gone.status == 0, gone.err
+    said = await client(*ssh, "echo in", env={"SSHPASS": token})
+    assert (said.out, b"this password is no access token" in said.err) == (b"", True)
 
 
 async def test_dropbear(client: Client) -> None:

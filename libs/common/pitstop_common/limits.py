@@ -112,7 +112,7 @@ MIN_PASS: Final = 1.0
 MAX_AUTHORITIES: Final = 20
 """Of user certificates, in one org."""
 MAX_PRINCIPALS: Final = 2000
-MAX_REVOKED: Final = 1000
+MAX_REVOKED: Final = 500
 """Serials, ids and keys of certificates, each."""
 MAX_LINKS: Final = 5
 """Accounts elsewhere that one user may link."""

@@ -39,7 +39,7 @@ class Revoked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     of the authority that signed them."""
 
     serials: Annotated[list[Serial], Meta(max_length=MAX_REVOKED)] = []
-    ids: Annotated[list[Principal], Meta(max_length=MAX_REVOKED)] = []
+    ids: Annotated[list[Annotated[str, Meta(min_length=1, max_length=128)]], Meta(max_length=MAX_REVOKED)] = []
     keys: Annotated[list[Fingerprint], Meta(max_length=MAX_REVOKED)] = []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pitstop_common import messages as m
 from pitstop_common.errors import NotFound
 from pitstop_common.spec import RunSpec
-from pitstop_common.ssh_policy import Trust
+from pitstop_common.ssh_policy import OrgSsh, Trust
 from pitstop_scheduler.contexts import Contexts
 from pitstop_scheduler.links import WAIT
 from pitstop_scheduler.passes import SSH, Passes
@@ -51,7 +51,7 @@ class Admitting:
             incarnation=view.incarnation, offers=offers, allowed=tuple(allowed), owner=owner,
             barrier=shut.barrier if shut else "", barrier_text=shut.barrier_text if shut else "",
             services=self._policy.services(spec.org, spec.project), people=tuple(people.values()),
-            trust=Trust(user_ca=policy.user_ca, principals=policy.principals, revoked=policy.revoked), token=token,
+            trust=_trust(policy, set(people)), token=token,
             linked=found.trouble(await self._people.now()) if found.linked else "",
         )  # fmt: skip
 
@@ -70,3 +70,12 @@ class Admitting:
             return None
         over = held.expires <= await self._passes.now()
         return m.KnownToken(id=held.id, org=held.org, user=held.user, hash=held.hash, job=held.job, over=over)
+
+
+def _trust(policy: OrgSsh, people: set[str]) -> Trust:
+    """What bears on these people: an org may have thousands of principals. One that has a user's name and stands for
+    another must not be left out."""
+    if not policy.user_ca:
+        return Trust()
+    principals = {name: user for name, user in policy.principals.items() if user in people or name in people}
+    return Trust(user_ca=policy.user_ca, principals=principals, revoked=policy.revoked)

@@ -105,7 +105,7 @@ class Links:
     async def of(self, org: str, user: str, *, wait: float = WAIT) -> list[Linked]:
         """What the sources of a user say, one after the other. Old answers are asked for again; `wait` seconds at most
         for all of it. Raises Unavailable."""
-        account = await self._account(org, user)
+        account = await self._account(org, user, surely=False)
         found = self._sources(org, user, account)
         if not found:
             return []
@@ -154,9 +154,10 @@ class Links:
 
     async def owners(self, fingerprint: str, org: str = "*") -> list[tuple[str, str]]:
         """(org, user) of everybody at whose sources a key was, when they were read last. Raises Unavailable."""
-        now = await server_clock(self._bus)
+        kept = sorted((await self._bucket.scan(f"{org}.*.links")).items())
+        now = await server_clock(self._bus) if kept else 0.0
         found = []
-        for name, entry in sorted((await self._bucket.scan(f"{org}.*.links")).items()):
+        for name, entry in kept:
             of, user, _ = name.split(".")
             account = _decode(entry.value) if entry.value else Account()
             for source in self._sources(of, user, account):
@@ -249,8 +250,9 @@ class Links:
 
     # -- the bucket --------------------------------------------------------------------------------------------------
 
-    async def _account(self, org: str, user: str) -> Account:
-        entry = await self._bucket.get(f"{org}.{user}.links", surely=True)
+    async def _account(self, org: str, user: str, *, surely: bool = True) -> Account:
+        """`surely`: also where a server of a cluster is behind. Most users have none, and each login looks."""
+        entry = await self._bucket.get(f"{org}.{user}.links", surely=surely)
         return _decode(entry.value) if entry is not None and entry.value else Account()
 
     async def _change(self, org: str, user: str, change: Callable[[Account], Account]) -> None:

@@ -88,9 +88,12 @@ class People:
         are waited for so long, seconds, where what they said is not fresh."""
         found = [_allowed(actor, parse_public_key(key)) for key in keys]
         named = [user for user in dict.fromkeys(users) if user]
-        linked = await asyncio.gather(*(self._links.of(org, user, wait=wait) for user in named))
-        for user, sources in zip(named, linked, strict=True):
-            own = [(key.key, key.fingerprint) for key in await self.keys(org, user)]
+        linked, registered = await asyncio.gather(
+            asyncio.gather(*(self._links.of(org, user, wait=wait) for user in named)),
+            asyncio.gather(*(self.keys(org, user) for user in named)),
+        )
+        for user, sources, keys_of in zip(named, linked, registered, strict=True):
+            own = [(key.key, key.fingerprint) for key in keys_of]
             for key, mark in (*own, *(key for source in sources for key in source.keys)):
                 found.append(AllowedKey(user=user, key=key, fingerprint=mark))
         return Found(

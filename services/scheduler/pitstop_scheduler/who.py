@@ -33,7 +33,7 @@ class Who:
         """Raises Unavailable."""
         await self._reading.current()
         certificate = _certificate(request)
-        now = await self._people.now()
+        now = await self._people.now() if certificate is not None else 0.0
         people = await self._people.owners_of(request.fingerprint)
         if certificate is not None:
             people = list(dict.fromkeys([*people, *self._certified(certificate, request, now)]))
