@@ -10,14 +10,16 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
 _LOOK_SECONDS: Final = 0.05
+_PATIENT_LOOKS: Final = 20
 _GONE: Final = "gone-"
 _LOCK: Final = ".lock"
 
@@ -55,14 +57,14 @@ class Cache:
         self._size = size
 
     @contextlib.asynccontextmanager
-    async def entry(self, key: str) -> AsyncIterator[Entry]:
-        """The entry, for its one user. Waits while another has it."""
+    async def entry(self, key: str, waits: Callable[[], None] = lambda: None) -> AsyncIterator[Entry]:
+        """The entry, for its one user. Waits while another has it, and says so when that takes long."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = self._folder / f"{key}{_LOCK}"
         while True:
             lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                await _locked(lock, fcntl.LOCK_EX)
+                await _locked(lock, waits)
                 if _same(lock, name):
                     os.utime(lock)
                     if os.fstat(lock).st_size:
@@ -117,12 +119,14 @@ def _remove(path: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
 
 
-async def _locked(lock: int, kind: int) -> None:
-    while True:
+async def _locked(lock: int, waits: Callable[[], None]) -> None:
+    for look in itertools.count():
         try:
-            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
+            if look == _PATIENT_LOOKS:
+                waits()
             await asyncio.sleep(_LOOK_SECONDS)
 
 

@@ -51,7 +51,7 @@ class Fetcher:
         """False: there was something in the cache with which it could not be done, and now there is not."""
         org, *credential = self._whose
         try:
-            async with cache.entry(key_of(org, what.url, *credential)) as entry:
+            async with cache.entry(key_of(org, what.url, *credential), self._waits) as entry:
                 had = entry.path.exists()
                 try:
                     if not (had and await self._have(entry.path, what)):
@@ -66,6 +66,9 @@ class Fetcher:
             return True
         finally:
             await cache.sweep()
+
+    def _waits(self) -> None:
+        self._git.say("Waiting for another job of this host that fetches the same repository.")
 
     async def _have(self, bare: Path, what: Fetch) -> bool:
         """Is nothing to be fetched: whoever asks has just proved that they may read the repository. (How much lies

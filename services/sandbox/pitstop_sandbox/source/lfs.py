@@ -26,7 +26,7 @@ async def see_to(git: Git, tree: Path, *, wanted: bool, url: str) -> None:
         return
     if wanted and shutil.which("git-lfs"):
         git.say(f"Fetching {len(left)} Git LFS file(s)")
-        lfs = ("-c", f"lfs.url={_server(url)}", "-c", "lfs.basictransfersonly=true", "lfs")
+        lfs = ("-c", f"lfs.url={server_of(url)}", "-c", "lfs.basictransfersonly=true", "lfs")
         await git.run(tree, *lfs, "fetch", "origin", "HEAD")
         left = [name for name in left if not await asyncio.to_thread(_fill, tree, name)]
     if left:
@@ -77,6 +77,8 @@ def _fill(tree: Path, name: str) -> bool:
     return True
 
 
-def _server(url: str) -> str:
+def server_of(url: str) -> str:
     """Named by us: `.lfsconfig` of the repository must not say where the host connects to."""
-    return url if url.endswith("/info/lfs") else f"{url.removesuffix('/').removesuffix('.git')}.git/info/lfs"
+    if url.startswith("https://"):
+        return f"{url.rstrip('/').removesuffix('.git')}.git/info/lfs"
+    return f"file://{url}" if url.startswith("/") else url
