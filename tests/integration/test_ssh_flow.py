@@ -40,8 +40,8 @@ async def test_a_big_download_is_whole(ssh: World, cipher: str) -> None:
 
 @in_world()
 async def test_keys_change_in_the_middle_of_a_transfer(ssh: World) -> None:
-    data = os.urandom(10 * MIB)
-    status, out, err = await ssh.ssh("cat", stdin=data, options=["-o", "RekeyLimit=1M"])
+    data = os.urandom(30 * MIB)
+    status, out, err = await ssh.ssh("cat", stdin=data, options=["-o", "RekeyLimit=2M"])
     assert (status, err) == (0, b"")
     assert out == data
 

@@ -105,7 +105,9 @@ def test_both_ways_are_one(messages: list[bytes], deeds: list[str]) -> None:
         heard: list[Any] = []
         sent: list[bytes] = []
         ended: list[str] = []
-        connection = kind(lambda: Recorder(heard, deeds), forwards(), sent.append, ended.append)
+        connection = kind(
+            lambda: Recorder(heard, deeds), forwards(), lambda *messages: sent.extend(messages), ended.append
+        )
         for number, message in enumerate((OPEN, SHELL, *messages)):
             connection.feed(message)
             for _ in range(4 if number < 2 or number % 3 == 0 else 0):
@@ -136,7 +138,9 @@ def test_a_key_and_its_echo_go_the_short_way() -> None:
 
         heard: list[Any] = []
         sent: list[bytes] = []
-        connection = Watching(lambda: Recorder(heard, []), forwards(), sent.append, lambda _why: None)
+        connection = Watching(
+            lambda: Recorder(heard, []), forwards(), lambda *messages: sent.extend(messages), lambda _why: None
+        )
         for message in (OPEN, SHELL):
             connection.feed(message)
             await asyncio.sleep(0)

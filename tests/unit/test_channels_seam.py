@@ -157,7 +157,9 @@ def test_whatever_is_fed_never_raises_and_ends_at_most_once(messages: list[bytes
     async def main() -> None:
         sent: list[bytes] = []
         ended: list[str] = []
-        connection = Connection(asyncssh.SSHServerSession, forwards(), sent.append, ended.append)
+        connection = Connection(
+            asyncssh.SSHServerSession, forwards(), lambda *messages: sent.extend(messages), ended.append
+        )
         for message in messages:
             connection.feed(message)
             await asyncio.sleep(0)
@@ -203,7 +205,9 @@ def test_messages_that_look_right_never_raise(parts: list[tuple[int, int, str, b
 def test_what_a_client_may_send_unread_is_bounded() -> None:
     async def main() -> None:
         sent: list[bytes] = []
-        connection = Connection(asyncssh.SSHServerSession, forwards(), sent.append, lambda _reason: None)
+        connection = Connection(
+            asyncssh.SSHServerSession, forwards(), lambda *messages: sent.extend(messages), lambda _reason: None
+        )
         for number in range(gate.MAX_CHANNELS + 3):
             connection.feed(Byte(90) + String("session") + UInt32(number) + UInt32(1000) + UInt32(1000))
             await asyncio.sleep(0)

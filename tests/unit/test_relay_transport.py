@@ -40,6 +40,7 @@ def test_the_version_is_the_one_that_was_read() -> None:
         ("connection_made", ["self", "transport"]),
         ("pause_writing", ["self"]),
         ("resume_writing", ["self"]),
+        ("_send", ["self", "data"]),
     ],
 )
 def test_what_is_overridden_is_called_so(name: str, parameters: list[str]) -> None:

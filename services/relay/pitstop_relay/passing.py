@@ -8,6 +8,7 @@ not a message of the connection layer in a session that runs goes asyncssh's own
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -29,6 +30,8 @@ LAST: Final = 127
 _LENGTH: Final = 4
 _TAG: Final = 16
 _LEAST_PADDING: Final = 4
+_MUCH: Final = 8192
+"""Bytes of a packet that nobody types or reads line by line."""
 _RANDOM: Final = 4096
 """Bytes of padding that are asked of the kernel at once."""
 _SEQUENCES: Final = 0xFFFFFFFF
@@ -43,6 +46,8 @@ class PassingConnection(SSHServerConnection):
     _opener: _Cipher | None = None
     _sealer: _Cipher | None = None
     _padding = b""
+    _held: list[bytes] | None = None
+    """Packets that go out together, at the end of what the loop does now."""
     passes = True
     """False: the messages of the connection layer are asyncssh's own, as all others."""
 
@@ -147,10 +152,30 @@ class PassingConnection(SSHServerConnection):
             self._padding = os.urandom(_RANDOM)
         packet = b"%c%b%b" % (padding, message, self._padding[:padding])
         self._padding = self._padding[padding:]
-        if self._transport:
-            self._transport.write(sealer.sealed(packet))
+        self._write(sealer.sealed(packet))
         self._send_seq = (self._send_seq + 1) & _SEQUENCES
         self._rekey_bytes_sent += len(packet)
+
+    def _write(self, packet: bytes) -> None:
+        """A key's echo goes out at once. Of a download several packets come with one read of the link: one write for
+        all of them spares the kernel's work, and the client's."""
+        if self._held is not None:
+            self._held.append(packet)
+        elif len(packet) > _MUCH:
+            self._held = [packet]
+            asyncio.get_running_loop().call_soon(self._write_held)
+        elif self._transport:
+            self._transport.write(packet)
+
+    def _write_held(self) -> None:
+        held, self._held = self._held, None
+        if held and self._transport:
+            self._transport.writelines(held)
+
+    def _send(self, data: bytes) -> None:
+        """asyncssh sends by its own way."""
+        self._write_held()
+        super()._send(data)
 
     def _runs(self) -> bool:
         """No key exchange is under way, or due."""

@@ -249,9 +249,10 @@ class _Link(asyncio.Protocol):
         login = msgspec.msgpack.decode(payload, type=Open)
         self._last = number
 
-        def send(kind: Kind, body: bytes) -> None:
+        def send(kind: Kind, *bodies: bytes) -> None:
             if not self._transport.is_closing():
-                self._transport.write(pack(kind, number, body))
+                # What belongs together goes out together: the relay is woken once.
+                self._transport.write(b"".join([pack(kind, number, body) for body in bodies]))
 
         visitor = self.visitors[number] = Visitor(self._house, login, send)
         if self._full:

@@ -25,9 +25,9 @@ def number_of(message: bytes) -> int:
 
 
 class QuickChannel(SSHServerChannel[bytes]):
-    """A session channel. `send` takes one whole message for the client."""
+    """A session channel. `send` takes whole messages for the client."""
 
-    def __init__(self, conn: Any, loop: Any, send: Callable[[bytes], None], *, window: int, max_pktsize: int) -> None:
+    def __init__(self, conn: Any, loop: Any, send: Callable[..., None], *, window: int, max_pktsize: int) -> None:
         """Bytes both ways, a terminal allowed, no line editor."""
         super().__init__(conn, loop, True, False, False, 0, 0, None, "strict", window, max_pktsize)
         self._send = send
@@ -56,13 +56,19 @@ class QuickChannel(SSHServerChannel[bytes]):
         if (
             datatype is None
             and 0 < size <= self._send_window
-            and size <= self._send_pktsize
             and not self._send_buf
             and not self._send_paused
             and self._send_state == "open"
             and self._send_chan is not None
         ):
             self._send_window -= size
-            self._send(_HEAD.pack(CHANNEL_DATA, self._send_chan, size) + data)
+            most = self._send_pktsize
+            if size <= most:
+                self._send(_HEAD.pack(CHANNEL_DATA, self._send_chan, size) + data)
+            else:
+                self._send(*(self._packet(data[at : at + most]) for at in range(0, size, most)))
         else:
             super().write(data, datatype)
+
+    def _packet(self, data: bytes) -> bytes:
+        return _HEAD.pack(CHANNEL_DATA, self._send_chan, len(data)) + data

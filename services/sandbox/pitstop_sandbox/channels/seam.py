@@ -30,13 +30,13 @@ _SHORTAGE: Final = 4
 
 
 class Connection(SSHServerConnection):
-    """Channels of one user, over `send`. `ended` is called once, with the reason, when it breaks from inside."""
+    """Channels of one user, over `send`, which takes whole messages. `ended` is called once, with the reason, when it breaks from inside."""
 
     def __init__(
         self,
         new_session: Callable[[], asyncssh.SSHServerSession[bytes]],
         forwards: Forwards,
-        send: Callable[[bytes], None],
+        send: Callable[..., None],
         ended: Callable[[str], None],
     ) -> None:
         super().__init__(asyncio.get_running_loop(), _options())

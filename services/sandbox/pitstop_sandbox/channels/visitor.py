@@ -56,9 +56,9 @@ class House(Protocol):
 
 
 class Visitor:
-    """A connection of the link. `send` gives a frame to the link."""
+    """A connection of the link. `send` gives frames of one kind to the link: their payloads."""
 
-    def __init__(self, house: House, login: Open, send: Callable[[Kind, bytes], None]) -> None:
+    def __init__(self, house: House, login: Open, send: Callable[..., None]) -> None:
         self.job = login.job
         self._house = house
         self._login = login
@@ -210,9 +210,9 @@ class Visitor:
         for message in early:
             self._connection.feed(message)
 
-    def _to_client(self, message: bytes) -> None:
+    def _to_client(self, *messages: bytes) -> None:
         if not self._over.done():
-            self._send(Kind.DATA, message)
+            self._send(Kind.DATA, *messages)
 
     def _broken(self, why: str) -> None:
         if not self._over.done():
