@@ -30,7 +30,8 @@ _SHORTAGE: Final = 4
 
 
 class Connection(SSHServerConnection):
-    """Channels of one user, over `send`, which takes whole messages. `ended` is called once, with the reason, when it breaks from inside."""
+    """Channels of one user, over `send`, which takes whole messages. `ended` is called once, with the reason, when it
+    breaks from inside."""
 
     def __init__(
         self,
