@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from pitstop_cli.org_file import BadOrgFile, key_lines, read_org_file
 from pitstop_cli.org_words import difference_lines, differences, org_lines, pool_differences
-from pitstop_common.api import OrgLimits, OrgView
+from pitstop_common.api_orgs import OrgLimits, OrgView
 from pitstop_common.api_pools import PoolLimits, PoolView
 from pitstop_common.roles import ProjectRules
 

@@ -8,7 +8,7 @@ from tests.played_host import KEY
 
 from pitstop_cli.org_file import BadOrgFile, read_org_file
 from pitstop_cli.org_words import difference_lines, differences, org_lines
-from pitstop_common.api import OrgLimits, OrgView
+from pitstop_common.api_orgs import OrgLimits, OrgView
 from pitstop_common.ssh_policy import OrgSsh, Revoked
 
 MARK = "SHA256:" + "a" * 43

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from pathlib import Path
 
 import msgspec
 from hypothesis import given
@@ -115,3 +116,8 @@ def test_the_doorkeeper_counts_right(story: list[tuple[str, str]]) -> None:
             waiting.remove(address)
             keeper.left(address, inside=False)
         assert keeper.count == len(waiting) + len(inside)
+
+
+def test_every_reason_is_in_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "access.md").read_text()
+    assert [code for code in sorted(CODES) if f"`{code}`" not in page] == []

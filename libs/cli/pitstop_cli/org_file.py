@@ -13,7 +13,7 @@ import msgspec
 
 from pitstop_cli.durations import duration
 from pitstop_common import limits
-from pitstop_common.api import OrgLimits
+from pitstop_common.api_orgs import OrgLimits
 from pitstop_common.api_pools import PoolLimits, PoolsApply
 from pitstop_common.faults import Faults, Path, TooManyFaults, pointer, shown
 from pitstop_common.messages import Fault

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from pitstop_cli.console import plain
 from pitstop_cli.words import span
-from pitstop_common.api import OrgLimits, OrgView
+from pitstop_common.api_orgs import OrgLimits, OrgView
 from pitstop_common.api_pools import PoolLimits, PoolView
 from pitstop_common.roles import SERVICES, ProjectRules, Role
 from pitstop_common.ssh_policy import OrgSsh, Revoked

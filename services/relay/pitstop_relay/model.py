@@ -10,7 +10,7 @@ from pitstop_common import credentials
 from pitstop_common.certificates import Certificate
 
 Code = credentials.Code | Literal[
-    "malformed", "sha1", "bad_signature", "unknown_job", "ended", "no_ssh", "queued", "starting", "host_unreachable",
+    "sha1", "bad_signature", "unknown_job", "ended", "no_ssh", "queued", "starting", "host_unreachable",
     "scheduler_unreachable", "draining",
 ]  # fmt: skip
 """Why a login was refused: stable, for `ssh.denied`, metrics and scripts."""

@@ -11,7 +11,7 @@ from nats.micro.request import Request as MicroRequest
 
 from pitstop_common import messages as m
 from pitstop_common import subjects
-from pitstop_common.api import OrgLimits, OrgView
+from pitstop_common.api_orgs import OrgLimits, OrgView
 from pitstop_common.faults import pointer
 from pitstop_common.pull import rfc3339
 from pitstop_common.ssh_policy import faults

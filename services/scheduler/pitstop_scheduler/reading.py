@@ -9,7 +9,8 @@ import msgspec
 
 from pitstop_common import messages as m
 from pitstop_common import subjects
-from pitstop_common.api import JobStatusView, OrgView, RunStatusView
+from pitstop_common.api import JobStatusView, RunStatusView
+from pitstop_common.api_orgs import OrgView
 from pitstop_common.api_pools import PoolView
 from pitstop_common.bucket import Bucket, newest
 from pitstop_common.bus import Bus

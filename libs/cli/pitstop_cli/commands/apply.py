@@ -99,7 +99,7 @@ async def _apply(target: Target, file: OrgFile, *, dry_run: bool) -> dict[str, A
     import msgspec
 
     from pitstop_cli.org_words import differences, pool_differences
-    from pitstop_common.api import OrgView
+    from pitstop_common.api_orgs import OrgView
 
     async with connect(target) as client:
         now = await client.call("org-show", {})

@@ -36,7 +36,7 @@ def show(name: str | None, nats: str | None, org: str | None, output: str) -> No
     import msgspec
 
     from pitstop_cli.org_words import org_lines
-    from pitstop_common.api import OrgView
+    from pitstop_common.api_orgs import OrgView
 
     for line in org_lines(msgspec.convert(view, OrgView)):
         out(line)
