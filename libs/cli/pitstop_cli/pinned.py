@@ -32,9 +32,8 @@ def another(shown: str, pinned: str, where: str) -> Failure | None:
     wanted = " or ".join(_fingerprint(key) for key in sorted(known)) or "one signed by the pinned authority"
     return Failure(
         f"the relay at {where} shows the host key {told}; pinned is {wanted}. Nothing was sent to it",
-        next="Somebody else may answer there: do not go on. Ask who runs the relay, who sees its keys with `pitstop "
-        "relay-key show`.\n  If it was changed there without a next key ahead, jobs that pause from now on bring "
-        "the new one: `pitstop rerun`",
+        next="Somebody else may answer there: do not go on before whoever runs the relay has confirmed that key "
+        "(pitstop relay-key show). Jobs that pause from now on bring it: pitstop rerun",
         code=TRANSPORT,
     )
 

@@ -12,7 +12,7 @@ import click
 from pitstop_cli import relay_keys
 from pitstop_cli.console import out, out_json, say
 
-_AFTER = "  then, to every relay (with its folder): copy the files, restart it"
+_AFTER = "  have the same files on every relay, and restart them one by one: they are read at the start"
 
 
 def _file_option(command: Callable[..., Any]) -> Callable[..., Any]:
