@@ -24,7 +24,7 @@ DOCKER := docker.io debootstrap
 CLIENTS := openssh-client openssh-sftp-server rsync git putty-tools dropbear-bin curl mosh sshpass
 
 test: setup ## every test
-	@sh tools/packages.sh openssh-server $(CLIENTS) $(DOCKER)
+	@sh tools/packages.sh openssh-server iproute2 nftables $(CLIENTS) $(DOCKER)
 	@[ "$$(id -u)" != 0 ] || $(BIN)/python tools/debian_image.py --files
 	@$(BIN)/pytest
 

@@ -26,6 +26,7 @@ class OnHost(NamedTuple):
     """A job that the log has on a host."""
 
     job: str
+    attempt: int
     org: str
     project: str
 
@@ -37,7 +38,7 @@ def jobs_by_host(states: Iterable[State]) -> dict[str, list[OnHost]]:
         for job in state.living_jobs():
             run = state.run(job.run)
             if job.host and job.status in HOLDS_ROOM and run is not None:
-                found.setdefault(job.host, []).append(OnHost(job.id, run.org, run.project))
+                found.setdefault(job.host, []).append(OnHost(job.id, job.attempt, run.org, run.project))
     return found
 
 
@@ -53,7 +54,7 @@ def host_views(
 def _view(
     host: Host, sign: Sign | None, jobs: list[OnHost], now: float, sees: Callable[[str, str], bool]
 ) -> HostView:  # fmt: skip
-    held = len({job for job, _ in sign.beat.jobs} | {one.job for one in jobs}) if sign else len(jobs)
+    held = len({*(sign.beat.jobs if sign else ()), *((one.job, one.attempt) for one in jobs)})
     state = _state(host, sign, held, now)
     capacity = sign.beat.capacity if sign else host.capacity
     return HostView(
