@@ -12,6 +12,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -141,12 +142,20 @@ def run(name: str, config_type: type[C], main: Callable[[Runtime, C], Awaitable[
     )  # fmt: skip
     logging.getLogger("nats").setLevel(logging.CRITICAL)
     gc.set_threshold(_GARBAGE)
+    allow_descriptors()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_supervised(name, config, main))
     except PitstopError as error:
         log.error("%s", error)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+
+
+def allow_descriptors() -> None:
+    """As many open files as this process may have. Most systems give 1,024 to begin with, for the sake of programs that
+    use select(2); a host holds four for each open shell."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _supervised(name: str, config: C, main: Callable[[Runtime, C], Awaitable[None]]) -> None:
