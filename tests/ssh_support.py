@@ -63,6 +63,7 @@ from pitstop_sandbox.backends.port import (
     Unix,
 )
 from pitstop_sandbox.backends.sockets import SocketListener
+from pitstop_sandbox.channels.screen import Recorder
 from pitstop_sandbox.channels.shells import Line, Shell
 from pitstop_sandbox.holder import modes
 from pitstop_sandbox.link import SshHost
@@ -133,6 +134,13 @@ class LocalJob:
 
     async def opened(self, session: Session) -> None:
         self._say("opened", session.user, session.fingerprint)
+
+    def record(self, session: Session, process: Process, shell: Shell | None, title: str,
+               size: tuple[int, int]) -> Recorder | None:  # fmt: skip
+        return None
+
+    def unrecord(self, process: str) -> None:
+        raise AssertionError("nothing is recorded")
 
     async def closed(self, session: Session, reason: str) -> None:
         self._say("closed", session.user, reason)

@@ -29,6 +29,11 @@ def test_the_last_bytes_are_kept_whoever_wrote_them(first: list[bytes], second: 
         reader = Scrollback(path)
         assert reader.read() == b"".join(first + second)[-64:]
         assert path.stat().st_size <= 128
+        whole = b"".join(first + second)
+        assert reader.position == len(whole)
+        for back in (0, 1, 17, 64):
+            if back <= len(whole):
+                assert reader.since(len(whole) - back) == whole[len(whole) - back :]
         reader.close()
 
 

@@ -16,11 +16,12 @@ _USES: Final = {
     "exec": "ran",
     "sftp": "sftp",
     "file": "sftp",
+    "recording": "the terminal is recorded",
     "dial": "connected inside to",
     "listen": "listens inside on",
     "agent": "forwarded their agent",
 }
-_NAMED: Final = ("exec", "file", "dial", "listen")
+_NAMED: Final = ("exec", "file", "dial", "listen", "recording")
 
 
 def joined(entries: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,7 @@ _VERBS: Final = {
     "status": "Show a run, or the newest ones.",
     "logs": "Show the output of a run.",
     "audit": "Who was in a run, and what they did there.",
+    "recordings": "Terminals that were recorded in a run.",
     "ls": "List runs, or who holds which slot (--ssh).",
     "top": "Who holds which slot and who waits, live.",
     "pause": "Hold a running job at the end of its step, and step in.",
@@ -42,7 +43,7 @@ _VERBS: Final = {
     "serve": "Run one service: scheduler, sandbox, relay or janitor.",
 }
 _GROUPS: Final = {
-    "Main": ("up", "run", "rerun", "ssh", "exec", "status", "logs", "audit"),
+    "Main": ("up", "run", "rerun", "ssh", "exec", "status", "logs", "audit", "recordings"),
     "Manage": ("login", "logout", "token", "ls", "top", "pause", "extend", "hold", "cancel", "keys", "secrets", "dlq"),
     "Operate": ("hosts", "org", "apply", "doctor", "verify", "relay-key", "serve"),
 }

@@ -43,7 +43,7 @@ def differences(view: OrgView, wanted: OrgLimits) -> list[Difference]:
         old, new = view.rules.get(name, ProjectRules()), wanted.rules.get(name, ProjectRules())
         found.append(Difference(f"projects.{name}.ssh", _yes(old.ssh), _yes(new.ssh)))
         found.append(Difference(f"projects.{name}.ssh_role", old.ssh_role, new.ssh_role))
-        for service in SERVICES:
+        for service in ("recording", *SERVICES):
             given = (_yes(getattr(rules, service)) for rules in (old, new))
             found.append(Difference(f"projects.{name}.{service}", *given))
         found += _roles(f"projects.{name}.roles", old.roles, new.roles)
@@ -140,6 +140,8 @@ def _rules(rules: ProjectRules) -> Iterator[str]:
     yield f"SSH for the role {rules.ssh_role}" if rules.ssh else "SSH is disabled"
     if off := [service for service in SERVICES if not getattr(rules, service)]:
         yield f"without {', '.join(off)}"
+    if rules.recording:
+        yield "terminals are recorded"
     if rules.roles:
         yield f"roles: {_members(rules.roles)}"
 
@@ -155,7 +157,7 @@ def _used(used: int, limit: int) -> str:
 def _value(key: str, value: Any) -> str:
     if key in {"pressure", "max_duration", "longest_session"}:
         return span(value)
-    if key == "weight" or key.endswith((".ssh", ".ssh_role", *_SERVICES)):
+    if key == "weight" or key.endswith((".ssh", ".ssh_role", ".recording", *_SERVICES)):
         return str(value)
     if key.startswith("ssh."):
         return plain(value) if value else "none"

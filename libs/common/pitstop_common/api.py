@@ -13,6 +13,7 @@ from pitstop_common.api_hosts import HostDrainRequest, HostList, HostView
 from pitstop_common.api_orgs import OrgLimits, OrgView
 from pitstop_common.api_pauses import PauseRequest, Pausing
 from pitstop_common.api_pools import PoolsApply, PoolsView
+from pitstop_common.api_recordings import RecordingList, RecordingReply, RecordingRequest, RecordingsRequest
 from pitstop_common.api_secrets import ContextList, ContextRestrict, ContextView, SecretRemove, SecretSet, SecretsList
 from pitstop_common.limits import MAX_JOBS
 from pitstop_common.messages import Fault, JobReport, JobView, RerunView, RunView, UserKey, Waiting
@@ -224,6 +225,8 @@ VERBS: Final[dict[str, Verb]] = {
     "hold-ls": Verb(Nothing, HoldList, "read", "member"),
     "hold-rm": Verb(HoldRemoval, Done, "write", "project", others="admin"),
     "audit": Verb(AuditRequest, AuditReply, "read", "run"),
+    "recordings": Verb(RecordingsRequest, RecordingList, "read", "run"),
+    "recording": Verb(RecordingRequest, RecordingReply, "read", "run"),
     "logs": Verb(LogsRequest, LogsReply, "read", "run"),
     "login": Verb(LoginRequest, LoginReply, "none", "member"),
     "token-create": Verb(TokenRequest, TokenMade, "read", "member", others="admin"),

@@ -40,6 +40,7 @@ _PARAMETERS: Final = {
     "org": "The organization; `_` where there is none.",
     "run": "The run's id; `_` where there is none.",
     "job": "The job's id, `<run>-<n>`.",
+    "recording": "A recorded terminal of the job.",
     "actor": "The user who asks. NATS permissions vouch for it.",
     "host": "A sandbox host.",
     "pool": "A set of sandbox hosts.",
@@ -161,6 +162,12 @@ def _logs(made: _Document) -> None:
     address = subjects.logs("{org}", "{run}", "{job}")
     made.channel("logs", address, [messages.LogChunk], "Stored in LOGS for 7 days.")
     made.operation("tell.logs", "send", "logs", [messages.LogChunk], "The output of steps, as it comes.", "logs")
+
+    address = subjects.cast("{org}", "{run}", "{job}", "{recording}")
+    made.channel("casts", address, [messages.CastChunk], "Stored in CASTS for 7 days.")
+    made.operation(
+        "tell.casts", "send", "casts", [messages.CastChunk], "Recorded terminals, as they are shown.", "logs"
+    )
 
 
 def _api(made: _Document) -> None:

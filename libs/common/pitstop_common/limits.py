@@ -160,6 +160,16 @@ MAX_LOG_LINE: Final = 16 * 1024
 MAX_LINE_SHOWN: Final = 256 * 1024
 """Of a line, the parts that begin below this are in the log; then a note says how long it was."""
 
+# -- recordings of terminals (bytes of masked output) ------------------------------------------------------------
+MAX_CAST: Final = 16 * 1024 * 1024
+"""Of one terminal."""
+MAX_JOB_CASTS: Final = 64 * 1024 * 1024
+"""Of all of a job."""
+CAST_CHUNK: Final = 64 * 1024
+CAST_FLUSH_SECONDS: Final = 1.0
+MAX_CAST_WAITING: Final = 1024 * 1024
+"""Output that is kept in memory while it cannot be stored; what is older is missing."""
+
 # -- what a step leaves (bytes, counts) --------------------------------------------------------------------------
 MAX_OUTPUT_FILE: Final = 64 * 1024
 """Of GITHUB_OUTPUT, as much is read."""

@@ -26,6 +26,7 @@ from pitstop_common.subjects import (
     USER_INFO,
     about,
     api,
+    cast,
     dead_letter,
     dial,
     logs,
@@ -49,7 +50,8 @@ _UNBOUND: Final = ("token-create",)
 _PING: Final = "$SRV.>"
 _NOUNS: Final = ("run", "job", "step", "sandbox", "ssh", "session", "org", "hold")
 _OPEN_BOOKS: Final = (
-    streams.IN, streams.EVENTS, streams.DEC, streams.SNAP, streams.SPECS, streams.LOGS, streams.DLQ, streams.POISON,
+    streams.IN, streams.EVENTS, streams.DEC, streams.SNAP, streams.SPECS, streams.LOGS, streams.CASTS, streams.DLQ,
+    streams.POISON,
     "KV_runs", "KV_keys", "KV_hosts", "KV_claims",
 )  # fmt: skip
 """What the owner may read. Not WORK and TIMERS: reading there takes from the hosts and the janitor."""
@@ -116,7 +118,8 @@ def _logins() -> tuple[str, ...]:
     """To let people in, and to read logs and the audit for them."""
     return (
         "$KV.passes.>", USER_INFO, *_get("KV_passes"), *_message("KV_passes"), *_scan("KV_passes"),
-        *(f"$JS.API.DIRECT.GET.{name}" for name in (streams.LOGS, streams.IN)),
+        *(f"$JS.API.DIRECT.GET.{name}" for name in (streams.LOGS, streams.IN, streams.CASTS)),
+        *_scan(streams.CASTS),
     )  # fmt: skip
 
 
@@ -126,8 +129,8 @@ def _sandbox() -> Rights:
             *_facts("job.claimed", "job.paused", "job.pausing", "job.resumed", "job.finished", "step.started",
                     "step.finished", "sandbox.ready", "sandbox.failed", "sandbox.room", "ssh.connected", "ssh.active",
                     "ssh.used", "ssh.closed", "ssh.denied"),
-            logs("*", "*", "*"), "$KV.claims.>", "$KV.hosts.>", service("access"), service("job"),
-            service("secrets"),
+            logs("*", "*", "*"), cast("*", "*", "*", "*"), "$KV.claims.>", "$KV.hosts.>", service("access"),
+            service("job"), service("secrets"),
             *_info(), *_get(streams.SPECS, "KV_claims", "KV_hosts"), *_consume(streams.WORK),
         ),
         subscribe=(dial("*"), sweep("*"), _PING),

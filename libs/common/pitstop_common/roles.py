@@ -43,10 +43,12 @@ SERVICES: Final = Services.__struct_fields__
 
 
 class ProjectRules(Services, frozen=True, kw_only=True, omit_defaults=True):
-    """What a project says for itself. `ssh` false: no session at all. `ssh_role`: what it takes to enter."""
+    """What a project says for itself. `ssh` false: no session at all. `ssh_role`: what it takes to enter.
+    `recording`: what terminals show is kept."""
 
     ssh: bool = True
     ssh_role: Literal["write", "admin"] = "write"
+    recording: bool = False
     roles: Roles = {}
 
 

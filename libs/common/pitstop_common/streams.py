@@ -37,6 +37,7 @@ SPECS: Final = "SPECS"
 WORK: Final = "WORK"
 TIMERS: Final = "TIMERS"
 LOGS: Final = "LOGS"
+CASTS: Final = "CASTS"
 DLQ: Final = "DLQ"
 POISON: Final = "POISON"
 CONSUMED: Final = (REQ, REQ_ORG, WORK, TIMERS)
@@ -84,6 +85,7 @@ def streams(partitions: int = 1, replicas: int = 1) -> list[StreamConfig]:
         stream(TIMERS, ["timer.>", "fired.>"], max_msgs_per_subject=1, allow_msg_schedules=True,
                allow_msg_ttl=True, max_age=14 * _DAY),
         stream(LOGS, ["logs.*.*.*"], max_age=7 * _DAY, max_bytes=8192 * _MIB, discard=DiscardPolicy.OLD),
+        stream(CASTS, ["cast.*.*.*.*"], max_age=FACTS_DAYS * _DAY, max_bytes=2048 * _MIB, discard=DiscardPolicy.OLD),
         stream(DLQ, ["dlq.*.*"], max_age=30 * _DAY, max_bytes=512 * _MIB, discard=DiscardPolicy.OLD),
         stream(POISON, ["$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
                         "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>"], max_age=30 * _DAY),

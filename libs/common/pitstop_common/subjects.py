@@ -140,6 +140,11 @@ def logs(org: str, run: str, job: str) -> str:
     return f"logs.{org}.{run}.{job}"
 
 
+def cast(org: str, run: str, job: str, recording: str) -> str:
+    """A recorded terminal. Run, job and recording may be `*`."""
+    return f"cast.{org}.{run}.{job}.{recording}"
+
+
 def dead_letter(source: str, org: str) -> str:
     """A message that could not be used, kept for `pitstop dlq`."""
     return f"dlq.{source.lower()}.{org or NOBODY}"

@@ -11,7 +11,7 @@ from pitstop_common.messages import LogChunk, SshActive
 from pitstop_sandbox.events import Note, Outgoing, Publish
 from pitstop_sandbox.model import JobState
 from pitstop_sandbox.notices import rfc3339
-from pitstop_sandbox.ports import FactSink, LogSink
+from pitstop_sandbox.ports import CastSink, FactSink, LogSink
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -24,11 +24,13 @@ class Identity(msgspec.Struct, frozen=True):
 class Outbox:
     """Sends for one job. Each call returns when what it was given is stored."""
 
-    def __init__(self, facts: FactSink, logs: LogSink, identity: Identity, clock: Callable[[], float]) -> None:
+    def __init__(self, facts: FactSink, logs: LogSink, identity: Identity, clock: Callable[[], float],
+                 casts: CastSink | None = None) -> None:  # fmt: skip
         self._facts = facts
         self._logs = logs
         self._identity = identity
         self._clock = clock
+        self.casts = casts
 
     async def send(self, state: JobState, item: Outgoing) -> None:
         """One item of the state's outbox."""

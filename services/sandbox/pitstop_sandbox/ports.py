@@ -7,8 +7,9 @@ from typing import Protocol
 
 import msgspec
 
-from pitstop_common.messages import HostFact, LogChunk, UseKind
+from pitstop_common.messages import CastChunk, HostFact, LogChunk, UseKind
 from pitstop_sandbox.backends.port import Listener, Process, Tcp, Unix
+from pitstop_sandbox.channels.screen import Recorder
 from pitstop_sandbox.channels.shells import Line, Shell
 
 
@@ -24,6 +25,13 @@ class LogSink(Protocol):
 
     async def publish(self, org: str, run: str, chunk: LogChunk) -> None:
         """Store a chunk. Returns when stored; slow stores slow the reader, never lose a line."""
+
+
+class CastSink(Protocol):
+    """Where recordings of terminals go."""
+
+    async def publish(self, org: str, run: str, chunk: CastChunk) -> None:
+        """Store a piece; the same one again is harmless. Returns when stored."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +102,13 @@ class SessionHost(Protocol):
 
     def used(self, session: Session, use: Use) -> None:
         """Whatever is opened inside is told here, before it is."""
+
+    def record(self, session: Session, process: Process, shell: Shell | None, title: str,
+               size: tuple[int, int]) -> Recorder | None:  # fmt: skip
+        """Have a terminal recorded from now on, if it is not; who is to hear what it shows."""
+
+    def unrecord(self, process: str) -> None:
+        """A terminal that was recorded is gone."""
 
     def shell_started(self, session: Session, process: Process, line: Line) -> Shell | None:
         """An interactive shell runs (a session channel with a pty and no command). None: it ends with its line."""

@@ -43,7 +43,7 @@ from pitstop_sandbox.events import (
 )
 from pitstop_sandbox.model import JobState, begin
 from pitstop_sandbox.outbox import Identity, Outbox
-from pitstop_sandbox.ports import FactSink, LogSink
+from pitstop_sandbox.ports import CastSink, FactSink, LogSink
 from pitstop_sandbox.sessions import Sessions
 from pitstop_sandbox.source.wish import CheckoutLimits
 from pitstop_sandbox.steps import execute, github
@@ -87,12 +87,13 @@ class JobRunner(Sessions):
         cause: str = "",
         secrets: Mapping[str, str] = MappingProxyType({}),
         say: Callable[[str], None] | None = None,
+        casts: CastSink | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`folder`: the host's own folder for this attempt; the same one after a restart. `address`: how to enter a
         job, by its id; None: nobody can. `cause`: id of the message that started it. `secrets`: variables whose
         values are hidden in the log. `say`: shows a text at open shells when a pause begins or ends (whoever ends
-        connections says so itself).
+        connections says so itself). `casts`: where terminals are recorded that are to be; None: nowhere.
         `clock`: seconds since the epoch."""
         self._settings = settings or Settings()
         self._folder = folder
@@ -106,7 +107,8 @@ class JobRunner(Sessions):
         self._trying: asyncio.Task[None] | None = None
         self._control = control.Control(folder / "job")
         start = begin(run, job, attempt, cause=cause, grace=self._settings.grace)
-        super().__init__(start, folder / "journal", Outbox(facts, logs, identity, clock), clock, self._settings.wishes)
+        outbox = Outbox(facts, logs, identity, clock, casts)
+        super().__init__(start, folder / "journal", outbox, clock, self._settings.wishes)
 
     # -- what others may ask ---------------------------------------------------------------------------------------
 
@@ -156,8 +158,11 @@ class JobRunner(Sessions):
                 os.mkdir(f"{self._folder}/{name}", 0o755)  # noqa: PTH102
         control.install(self._folder / "bin")
         self._begin_loop(self._ledger.keep())
+        self._begin_loop(self._recordings.keep())
         if resumed:
+            self._recordings.restore()
             await self._take_over()
+            self._recordings.end_others(lambda process: self._shells.of(process) is not None)
 
     def _perform(self, instruction: Instruction) -> None:
         match instruction:
@@ -239,6 +244,7 @@ class JobRunner(Sessions):
         except BackendError as error:
             _log.warning("sandbox of %s not removed: %s", self._spec().id, error)
         self._ledger.close()
+        await self._recordings.finish()
         self._apply(Removed())
 
     # -- steps -----------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ from pitstop_sandbox.link import SshHost
 from pitstop_sandbox.outbox import Identity
 from pitstop_sandbox.ports import FactSink
 from pitstop_sandbox.runner import JobRunner, Settings
-from pitstop_sandbox.sinks import LogRoom, NatsFacts, NatsLogs
+from pitstop_sandbox.sinks import LogRoom, NatsCasts, NatsFacts, NatsLogs
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class Host:
             NatsLogs(self._runtime.bus, self._log_room, trace), Identity(self.id, self.incarnation),
             lambda job: ssh_address(self._config, job), cause=start.cause, secrets=secrets,
             settings=Settings(checkout=self._config.checkout, wishes=self._wishes),
-            say=lambda text: self._people.notice(start.job, text),
+            say=lambda text: self._people.notice(start.job, text), casts=NatsCasts(self._runtime.bus),
         )  # fmt: skip
 
     async def _clear(self, key: str, folder: Path) -> None:

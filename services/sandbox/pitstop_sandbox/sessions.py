@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from pitstop_common.messages import CastChunk
 from pitstop_sandbox import control
 from pitstop_sandbox.activity import Activity
 from pitstop_sandbox.backends.port import BackendError, Listener, Process, Sandbox, Tcp, Unix
+from pitstop_sandbox.casts.recordings import Recordings
 from pitstop_sandbox.channels.ready import Wishes
+from pitstop_sandbox.channels.screen import Recorder
 from pitstop_sandbox.channels.shells import Line, Shell, Shells
 from pitstop_sandbox.entering import CHANNEL, Entering
 from pitstop_sandbox.events import (
@@ -26,7 +29,7 @@ from pitstop_sandbox.events import (
     ShellStarted,
 )
 from pitstop_sandbox.flow import PAUSING
-from pitstop_sandbox.ledger import Ledger
+from pitstop_sandbox.ledger import Ledger, harmless
 from pitstop_sandbox.model import JobState
 from pitstop_sandbox.outbox import Outbox
 from pitstop_sandbox.ports import Session, Use
@@ -50,6 +53,16 @@ class Sessions(Entering):
         self._saying: asyncio.TimerHandle | None = None
         self._shells = Shells(self._shell_gone)
         self._answered_at = 0.0
+        casts, run = outbox.casts, start.run
+
+        async def store(chunk: CastChunk) -> None:
+            assert casts is not None
+            await casts.publish(run.org, run.run, chunk)
+
+        self._recordings = Recordings(
+            journal.parent / "casts", store if casts else None,
+            lambda: self._secrets.all_masks(self._job.masks), clock,
+        )  # fmt: skip
         self._ledger = Ledger(self._apply, lambda: self._secrets.all_masks(self._job.masks), clock)
 
     @property
@@ -95,6 +108,28 @@ class Sessions(Entering):
         if self._live:
             self._ledger.used(session, use)
 
+    def record(self, session: Session, process: Process, shell: Shell | None, title: str,
+               size: tuple[int, int]) -> Recorder | None:  # fmt: skip
+        """Have a terminal recorded from now on, if it is not."""
+        found = self._recordings.of(process.id)
+        if found is None and self._live:
+            head = CastChunk(
+                job=self.job, attempt=self._job.attempt, recording=process.id.removeprefix(CHANNEL), index=-1,
+                user=session.user, session=session.id, started=self._clock(), columns=size[0], rows=size[1],
+                title=harmless(title, self._recordings.masks()), reached=shell.position if shell else 0,
+            )  # fmt: skip
+            found = self._recordings.begin(process.id, head)
+            if found is not None:
+                self.used(session, Use("recording", head.recording))
+                if shell is not None:
+                    found.follow(shell)
+        return found
+
+    def unrecord(self, process: str) -> None:
+        """A terminal that was recorded is gone."""
+        if (found := self._recordings.of(process)) is not None:
+            found.end()
+
     def shell_started(self, session: Session, process: Process, line: Line) -> Shell | None:
         """An interactive shell runs."""
         if self._live:
@@ -118,8 +153,14 @@ class Sessions(Entering):
         """Those of an earlier process of this host. One that has ended meanwhile has done so by itself."""
         for process in await self._shells.adopt(sandbox, self._job.detached):
             self._apply(ShellEnded(session="", process=process, by_itself=True))
+        for process in self._job.detached:
+            shell, recording = self._shells.of(process), self._recordings.of(process)
+            if shell is not None and recording is not None:
+                recording.follow(shell)
+                shell.screen.recorder = recording
 
     def _shell_gone(self, process: str) -> None:
+        self.unrecord(process)
         if self._live:
             self._take_exports()
             self._apply(ShellEnded(session="", process=process, by_itself=True))

@@ -12,7 +12,7 @@ import msgspec
 from pitstop_common import subjects
 from pitstop_common.acks import Refused
 from pitstop_common.bus import Bus
-from pitstop_common.messages import HostFact, LogChunk, Message, encode
+from pitstop_common.messages import CastChunk, HostFact, LogChunk, Message, encode
 from pitstop_common.telemetry import headers
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,19 @@ class NatsLogs:
             subject = subjects.logs(org, run, chunk.job)
             await _store(self._bus, subject, encode(chunk), headers(chunk_id(chunk), self._trace))
         self._room.count(len(chunk.lines))
+
+
+class NatsCasts:
+    """The CastSink of all jobs."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def publish(self, org: str, run: str, chunk: CastChunk) -> None:
+        """As the port says."""
+        subject = subjects.cast(org, run, chunk.job, chunk.recording)
+        id = f"cast.{chunk.job}.{chunk.attempt}.{chunk.recording}.{chunk.index}"
+        await _store(self._bus, subject, encode(chunk), headers(id, ""))
 
 
 def chunk_id(chunk: LogChunk) -> str:

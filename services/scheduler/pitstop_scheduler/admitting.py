@@ -51,7 +51,7 @@ class Admitting:
             incarnation=view.incarnation, offers=offers, allowed=tuple(allowed), owner=owner,
             barrier=shut.barrier if shut else "", barrier_text=shut.barrier_text if shut else "",
             services=self._policy.services(spec.org, spec.project), people=tuple(people.values()),
-            trust=_trust(policy, set(people)), token=token,
+            recording=self._policy.recorded(spec.org, spec.project), trust=_trust(policy, set(people)), token=token,
             linked=found.trouble(await self._people.now()) if found.linked else "",
         )  # fmt: skip
 

@@ -35,6 +35,7 @@ from pitstop_scheduler.api_orgs import Orgs
 from pitstop_scheduler.api_passes import Tokens
 from pitstop_scheduler.api_pauses import Pauses
 from pitstop_scheduler.api_pools import Pools
+from pitstop_scheduler.api_recordings import Recorded
 from pitstop_scheduler.api_secrets import Secrets
 from pitstop_scheduler.api_sessions import Sessions
 from pitstop_scheduler.calls import (
@@ -91,7 +92,7 @@ class Api:
 
     async def serve(self, service: Service) -> None:
         """Register the endpoints."""
-        letters = Letters(self._bus)
+        letters, recorded = Letters(self._bus), Recorded(self._bus)
         hosts = Hosts(self._bus, self._logs, self._teller, self._reading, self._policy)
         verbs = {
             "run": self._run, "rerun": self._rerun, "status": self._status, "ls": self._ls, "cancel": self._cancel,
@@ -104,6 +105,7 @@ class Api:
             "token-create": self._tokens.create, "token-ls": self._tokens.list, "token-revoke": self._tokens.revoke,
             "hold": self._holds.set, "hold-ls": self._holds.list, "hold-rm": self._holds.remove,
             "audit": Audit(self._bus).read,
+            "recordings": recorded.list, "recording": recorded.read,
             "dlq-ls": letters.list, "dlq-show": letters.show, "dlq-replay": letters.replay,
         }  # fmt: skip
         for verb, handler in verbs.items():

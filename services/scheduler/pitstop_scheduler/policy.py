@@ -70,6 +70,10 @@ class Policy:
         """How the people of an org prove who they are."""
         return self._logs.state(org).org(org).ssh
 
+    def recorded(self, org: str, project: str) -> bool:
+        """Does a project want its terminals recorded."""
+        return self._logs.state(org).org(org).rules.get(project, ProjectRules()).recording
+
     def barred(self, org: str, project: str, user: str) -> Barred | None:
         """Why the rules keep a person out of sessions of a project; None: they do not."""
         name = f"{org}/{project}"

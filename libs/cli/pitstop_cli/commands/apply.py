@@ -43,6 +43,7 @@ def command(source: str, dry_run: bool, nats: str | None, org: str | None, outpu
     slots = 2                  #                              [the scheduler's PITSTOP_PROJECT_SLOTS]
     ssh = false                # no session in this project   [true]
     ssh_role = "admin"         # what it takes to enter       [write]
+    recording = true           # what terminals show is kept  [false]
     forwarding = false         # also: terminal, exec, sftp, agent; each [true]
     [projects.web.roles]       # over those of the org
     bob = "read"

@@ -24,6 +24,7 @@ from pitstop_common.messages.asking import (
     WhoReply,
     WhoRequest,
 )
+from pitstop_common.messages.casts import CastChunk, CastEvent
 from pitstop_common.messages.codec import (
     decode_chunk,
     decode_command,
@@ -123,6 +124,8 @@ __all__ = [
     "AccessRequest",
     "AllowedKey",
     "Barrier",
+    "CastChunk",
+    "CastEvent",
     "Choice",
     "Claim",
     "Command",

@@ -56,7 +56,7 @@ class AccessReply(msgspec.Struct, frozen=True, kw_only=True):
     rule that keeps that person out, `barrier_text` in words; empty: no rule does. `services`: what the project
     gives to those inside. `people`: whom the run names. `trust`: whose certificates prove who somebody is. `token`: the
     one that was asked about, also when there is no such job; None: nobody has it. `linked`: what is wrong with sources
-    of keys, in words."""
+    of keys, in words. `recording`: terminals are recorded."""
 
     found: bool
     job: str = ""
@@ -79,6 +79,7 @@ class AccessReply(msgspec.Struct, frozen=True, kw_only=True):
     trust: Trust = Trust()
     token: KnownToken | None = None
     linked: str = ""
+    recording: bool = False
 
 
 class WhoRequest(msgspec.Struct, frozen=True, kw_only=True):

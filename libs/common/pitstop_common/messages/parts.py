@@ -10,7 +10,7 @@ Result = Literal["success", "failure", "error", "timeout", "cancellation", "skip
 PauseReason = Literal["after_step", "before_step", "on_failure", "at_end", "direct", "forced"]
 ExpiryReason = Literal["connect_window", "idle", "max_duration", "pressure"]
 Choice = Literal["continue", "retry", "skip", "fail", "next"]
-UseKind = Literal["shell", "exec", "sftp", "file", "dial", "listen", "agent"]
+UseKind = Literal["shell", "exec", "sftp", "file", "dial", "listen", "agent", "recording"]
 JobStatus = Literal["queued", "starting", "running", "paused", "stopping", "finished"]
 
 

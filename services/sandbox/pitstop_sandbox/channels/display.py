@@ -18,6 +18,8 @@ from pitstop_sandbox.channels.waiting import passed
 Channel = asyncssh.SSHServerChannel[bytes]
 
 _END: Final = "\n"
+RECORDED: Final = "[pitstop] what this terminal shows is recorded (not what you type unseen); secrets are masked"
+"""Told at the entry."""
 NO_PROCESS: Final = 126
 """Exit status when the process could not be started, or its sandbox was lost."""
 READ_FOR: Final = 5.0

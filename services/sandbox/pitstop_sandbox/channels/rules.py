@@ -27,11 +27,12 @@ _PERMITS: Final[dict[Service, tuple[str, str]]] = {
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """The switches of one project, and the bounds of one login."""
+    """The switches of one project, and the bounds of one login. `recording`: terminals are recorded."""
 
     project: str = ""
     services: Services = Services()
     bounds: Bounds = Bounds()
+    recording: bool = False
 
     def fault(self, service: Service) -> str:
         """Why a service is not given; empty when it is."""

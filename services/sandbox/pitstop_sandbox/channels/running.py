@@ -86,6 +86,8 @@ class Running:
     def resize(self, size: tuple[int, int]) -> None:
         """The terminal's new size, columns and rows. Of several at once the last counts."""
         self._size = size
+        if self.screen.recorder is not None:
+            self.screen.recorder.resized(*size)
         if self._resizing is None:
             self._resizing = asyncio.ensure_future(self._resize())
 

@@ -8,11 +8,21 @@ that its window changed, which makes it draw all of its screen again.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Protocol
 
 _SWITCH: Final = re.compile(rb"\x1b\[\?(?:1049|1047|47)([hl])")
 _LONGEST: Final = 8
 """Bytes of a switch: one may be cut in two by the reads of its output."""
+
+
+class Recorder(Protocol):
+    """Who records a terminal."""
+
+    def output(self, data: bytes) -> None:
+        """It shows this."""
+
+    def resized(self, columns: int, rows: int) -> None:
+        """Its window has another size."""
 
 
 class Screen:
@@ -20,10 +30,13 @@ class Screen:
 
     def __init__(self) -> None:
         self.alternate = False
+        self.recorder: Recorder | None = None
         self._tail = b""
 
     def shown(self, data: bytes) -> None:
         """What the process wrote."""
+        if self.recorder is not None:
+            self.recorder.output(data)
         seen = self._tail + data
         if b"\x1b" in seen:
             for switch in _SWITCH.finditer(seen):

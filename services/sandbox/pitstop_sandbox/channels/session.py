@@ -11,7 +11,7 @@ import asyncssh
 
 from pitstop_sandbox.backends.port import BackendError, Process
 from pitstop_sandbox.channels import command, environment
-from pitstop_sandbox.channels.display import READ_FOR, back, fail, greeting, redraw, show, tell, warn
+from pitstop_sandbox.channels.display import READ_FOR, RECORDED, back, fail, greeting, redraw, show, tell, warn
 from pitstop_sandbox.channels.forwards import Forwards
 from pitstop_sandbox.channels.running import Begun, Running
 from pitstop_sandbox.channels.sftp_watch import SftpWatch
@@ -185,6 +185,14 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         return self._channel.get_terminal_type() is not None
 
     @property
+    def _recorded(self) -> bool:
+        return self._terminal and self._forwards.rules.recording
+
+    @property
+    def _notes(self) -> list[str]:
+        return [*self._forwards.notes, *([RECORDED] if self._recorded else [])]
+
+    @property
     def _interactive(self) -> bool:
         return self._terminal and self._command is None
 
@@ -209,13 +217,13 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         if self._interactive and not self._new:
             shell = await self._host.take_shell(self._person, self._line)
             if shell is not None:
-                return Begun(shell.process, (shell.join(self._line),), shell, back(shell))
+                return Begun(shell.process, (shell.join(self._line),), shell, greeting(*self._notes) + back(shell))
         entry = await self._host.entry(self._person, interactive=self._interactive)
         process = await self._spawn(entry)
         if not self._interactive:
             return Begun(process, process.fds)
         shell = self._host.shell_started(self._person, process, self._line)
-        return Begun(process, process.fds, shell, greeting(entry.notice, *self._forwards.notes))
+        return Begun(process, process.fds, shell, greeting(entry.notice, *self._notes))
 
     async def _accompany(self, begun: Begun) -> None:
         """From the process's first output, which follows the greeting, to its exit status; or until its client is
@@ -227,7 +235,7 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
             if begun.greeting and not self._lost.is_set():
                 self._channel.write(begun.greeting)
             elif not self._interactive and not self._sftp:
-                tell(self._channel, self._forwards.notes)
+                tell(self._channel, self._notes)
             by_itself = await running.ended(self._lost)
             if self._interactive and (by_itself or shell is None):
                 await self._host.shell_ended(self._person, process, by_itself=by_itself)
@@ -237,6 +245,8 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
             running.let_go()
             if shell is not None and not by_itself:
                 self._host.shell_left(shell)
+            elif self._recorded:
+                self._host.unrecord(process.id)
 
     async def _spawn(self, entry: Entry) -> Process:
         terminal, modes = self._channel.get_terminal_type(), self._channel.get_terminal_modes()
@@ -259,6 +269,9 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         )
         for why in self._holds:
             running.hold(why)
+        if self._recorded:
+            title = self._original or self._command or ""
+            running.screen.recorder = self._host.record(self._person, begun.process, begun.shell, title, self._size)
         if self._lost.is_set():
             running.close()
             return running

@@ -62,6 +62,15 @@ class Shell:
         except OSError:
             return b""
 
+    @property
+    def position(self) -> int:
+        """How many bytes it has ever shown. Raises OSError."""
+        return self._kept.position
+
+    def shown_since(self, position: int) -> tuple[bytes, int]:
+        """What it showed behind a position, as far as it is kept; and where that ends. Raises OSError."""
+        return self._kept.since(position), self._kept.position
+
     def join(self, line: Line) -> int:
         """Somebody is with it: a descriptor of the terminal for them, who read it from now on."""
         self.line = line
@@ -95,6 +104,10 @@ class Shells:
         self._ended = ended
         self._all: dict[str, Shell] = {}
         self._watching: dict[str, asyncio.Task[None]] = {}
+
+    def of(self, process: str) -> Shell | None:
+        """The shell that is this process."""
+        return self._all.get(process)
 
     def open(self, process: Process, user: str, line: Line) -> Shell | None:
         """A new one, somebody is with it. None: it cannot be kept."""

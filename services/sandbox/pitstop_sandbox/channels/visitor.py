@@ -191,7 +191,7 @@ class Visitor:
         person = Session(id=digest, user=verdict.user, fingerprint=verdict.fingerprint, client=self._login.client[:100],
                          via=verdict.via)  # fmt: skip
         await job.opened(person)
-        return person, job, Rules(access.project, access.services, verdict.bounds)
+        return person, job, Rules(access.project, access.services, verdict.bounds, access.recording)
 
     def _serve(self, person: Session, job: SessionHost, rules: Rules) -> None:
         forwards = self._forwards = Forwards(job, person, rules, self._tasks)

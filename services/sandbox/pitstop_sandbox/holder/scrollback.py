@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SIZE: Final = 1024 * 1024
 """Kept of each terminal, bytes; the file is up to twice as long."""
+_HEAD = 8
+"""Bytes in front that say how many were cut off before them."""
 
 
 class Scrollback:
@@ -23,37 +25,51 @@ class Scrollback:
         """Raises OSError."""
         self._path = os.fspath(path)
         self._fd = self._open(self._path, os.O_APPEND)
-        self._size = os.fstat(self._fd).st_size
+        if not os.fstat(self._fd).st_size:
+            os.write(self._fd, bytes(_HEAD))
 
     def append(self, data: bytes) -> None:
         """Keep these bytes."""
         data = data[-SIZE:]
         try:
-            self._size += os.write(self._fd, data)
-            if self._size > 2 * SIZE:
+            os.write(self._fd, data)
+            if os.fstat(self._fd).st_size > 2 * SIZE:
                 self._shorten()
         except OSError:
             return
 
     def read(self) -> bytes:
         """The last SIZE bytes, whoever wrote them. Raises OSError."""
-        size = os.fstat(self._fd).st_size
-        return os.pread(self._fd, SIZE, max(0, size - SIZE))
+        size = os.fstat(self._fd).st_size - _HEAD
+        return os.pread(self._fd, SIZE, _HEAD + max(0, size - SIZE))
+
+    @property
+    def position(self) -> int:
+        """How many bytes were ever kept. Raises OSError."""
+        return self._dropped() + os.fstat(self._fd).st_size - _HEAD
+
+    def since(self, position: int) -> bytes:
+        """What was kept behind a position, as far as it is still there. Raises OSError."""
+        return os.pread(self._fd, 4 * SIZE, _HEAD + max(0, position - self._dropped()))
 
     def close(self) -> None:
         """The file stays."""
         os.close(self._fd)
 
+    def _dropped(self) -> int:
+        return int.from_bytes(os.pread(self._fd, _HEAD, 0), "big")
+
     def _shorten(self) -> None:
         draft = f"{self._path}.new"
         last = self.read()
+        head = (self.position - len(last)).to_bytes(_HEAD, "big")
         fd = self._open(draft, os.O_TRUNC | os.O_APPEND)
-        if os.write(fd, last) < len(last):
+        if os.write(fd, head + last) < _HEAD + len(last):
             os.close(fd)
             raise OSError("the disk is full")
         os.replace(draft, self._path)  # noqa: PTH105
         os.close(self._fd)
-        self._fd, self._size = fd, len(last)
+        self._fd = fd
 
     @staticmethod
     def _open(path: str, more: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final
 
@@ -23,6 +24,7 @@ _MIN_PART: Final = 8
 _MIN_INSIDE: Final = 6
 """Of a value's base64 inside another's. A value of 5 bytes or more has as much at each alignment."""
 _TREE_DEPTH: Final = 3
+_HEAD: Final = 3
 
 
 class Masks:
@@ -34,6 +36,8 @@ class Masks:
         """The length in bytes of the longest form; 0 when nothing is masked."""
         self._forms: set[bytes] = set()
         self._compiled: re.Pattern[bytes] | None = None
+        self._sorted: list[bytes] | None = None
+        self._heads: set[bytes] = set()
         for value in values:
             self.add(value)
 
@@ -47,7 +51,7 @@ class Masks:
         found = forms(value)
         self._forms |= found
         self.longest = max(self.longest, *map(len, found)) if found else self.longest
-        self._compiled = None
+        self._compiled = self._sorted = None
         return True
 
     def apply(self, data: bytes) -> bytes:
@@ -68,6 +72,27 @@ class Masks:
         while back > wanted - 4 and data[back] & 0xC0 == 0x80:
             back -= 1
         return back if back > wanted - 4 else wanted
+
+    def spans(self, data: bytes) -> list[tuple[int, int]]:
+        """Where the values are."""
+        return [found.span() for found in self._pattern().finditer(data)] if self._forms else []
+
+    def open_end(self, data: bytes) -> int:
+        """How many bytes at the end may be the beginning of a value: its rest may come."""
+        if not self._forms:
+            return 0
+        if self._sorted is None:
+            self._sorted = sorted(self._forms)
+            self._heads = {form[:_HEAD] for form in self._forms}
+        for at in range(max(0, len(data) - self.longest + 1), len(data)):
+            rest = len(data) - at
+            if rest >= _HEAD and data[at : at + _HEAD] not in self._heads:
+                continue
+            end = data[at:]
+            first = bisect_left(self._sorted, end)
+            if any(form != end and form.startswith(end) for form in self._sorted[first : first + 2]):
+                return rest
+        return 0
 
     def _pattern(self) -> re.Pattern[bytes]:
         if self._compiled is None:

@@ -1,0 +1,1 @@
+"""Recordings of terminals, for projects that want them."""
