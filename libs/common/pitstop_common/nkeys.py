@@ -35,11 +35,13 @@ class AccountKey:
     @classmethod
     def from_seed(cls, text: str) -> AccountKey:
         """From `SA…`. Raises ConfigError."""
+        seed = text.strip()
         try:
-            data = base64.b32decode(text.strip() + "=" * (-len(text.strip()) % 8))
-        except binascii.Error:
+            data = base64.b32decode(seed + "=" * (-len(seed) % 8))
+        except ValueError:
             data = b""
-        if len(data) != 36 or data[0] != _SEED | _ACCOUNT >> 5 or _checked(data[:-2]) != data:
+        is_one = len(data) == 36 and data[0] == _SEED | _ACCOUNT >> 5 and _checked(data[:-2]) == data
+        if not is_one or _base32(data) != seed:  # the last letter has bits that are no part of it
             raise ConfigError("not the seed of an account key (SA…)")
         return cls(data[2:-2])
 
