@@ -23,7 +23,7 @@ def test_the_smallest_settings_are_enough() -> None:
     ("name", "value"),
     [
         ("HOST_ID", "Host A"), ("HOST_ID", "a" * 64), ("HOST_ID", "a.b"), ("POOL", "x.y"), ("CAPACITY", "0"),
-        ("CAPACITY", "10001"), ("SANDBOX", "docker"), ("JOBS_AT_STOP", "kill"), ("SANDBOX_UIDS", "5"),
+        ("CAPACITY", "10001"), ("SANDBOX", "podman"), ("JOBS_AT_STOP", "kill"), ("SANDBOX_UIDS", "5"),
         ("SANDBOX_UIDS", "0-10"), ("SANDBOX_UIDS", "2000-1999"), ("SANDBOX_PATHS", "/ok,relative"),
         ("TLS_CA", "/ca.pem"), ("LABELS", "Big"), ("LABELS", "big, gpu"),
         ("SSH_PUBLIC", "host"), ("SSH_PUBLIC", "host:99999"),

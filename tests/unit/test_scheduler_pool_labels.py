@@ -19,6 +19,7 @@ from pitstop_scheduler.model import State
 from pitstop_scheduler.placing import Placing
 from pitstop_scheduler.pool_labels import Offer, choose, labels_of_pools, read_aliases, refusal
 from pitstop_scheduler.request import BadRequest, Request
+from pitstop_scheduler.request_rules import STEPS_JOB
 
 ALIASES = read_aliases(("ubuntu-*=default", "depot-ubuntu-*=default"))
 EVERY = ("linux", "self-hosted", "x64")
@@ -119,6 +120,38 @@ def test_requests_that_come_together_are_spread_by_places() -> None:
     assert asyncio.run(burst()) == {"one": 20, "two": 40}
     now[0] += 1  # by now the log would show those that are left
     assert asyncio.run(burst()) == {"one": 20, "two": 40}
+
+
+def in_container(*runs_on: str, pool: str = "default", key: str = "build") -> Request:
+    job = JobSpec(job="", key=key, name="build", steps=(), runs_on=runs_on, pool=pool, image="debian:12")
+    return Request(id="r", org="acme", project="web", actor="ada", jobs=(job,))
+
+
+def test_a_job_with_an_image_goes_where_containers_are() -> None:
+    state, now = State(), [10.0]
+
+    def placed(request: Request) -> str:
+        return asyncio.run(placing(state, now).place(request)).jobs[0].pool
+
+    assert placed(in_container()) == "default", "nobody knows yet what its hosts will be"
+    apply(state, c.Room("h1", "1", "default", 4, 1, (*EVERY, "namespaces")))
+    with pytest.raises(BadRequest, match="no sandbox host has the label 'docker'"):
+        placed(in_container())
+    apply(state, c.Room("h2", "1", "boxes", 4, 1, (*EVERY, "docker")))
+    assert (placed(in_container()), placed(in_container("self-hosted"))) == ("boxes", "boxes")
+    apply(state, c.Room("h3", "1", "default", 4, 1, (*EVERY, "docker")))
+    apply(state, c.Room("h1", "1", "default", 0, 2, (*EVERY, "namespaces")))
+    assert placed(in_container()) == "default"
+    apply(state, c.Room("h4", "1", "bare", 4, 1, (*EVERY, "namespaces")))
+    for request, pointer in (
+        (in_container(pool="bare", key=STEPS_JOB), "/image"),
+        (in_container(pool="bare"), "/workflow/jobs/build/container"),
+        (in_container("bare"), "/workflow/jobs/build/runs-on"),
+    ):
+        with pytest.raises(BadRequest) as caught:
+            placed(request)
+        (fault,) = caught.value.faults
+        assert (fault.pointer, "no pool has all of 'bare', 'docker'" in fault.message) == (pointer, True)
 
 
 def test_a_refusal_points_to_the_job() -> None:

@@ -33,6 +33,7 @@ from pitstop_scheduler.origin import inherit, inherits_session, without_session
 from pitstop_scheduler.people import People
 from pitstop_scheduler.placing import Placing
 from pitstop_scheduler.policy import Policy
+from pitstop_scheduler.pool_labels import wanted
 from pitstop_scheduler.reading import Reading
 from pitstop_scheduler.request import BadRequest, Request, compile_run, read_request
 
@@ -117,7 +118,7 @@ class Intake:
 
     async def _as_placed(self, spec: RunSpec) -> RunSpec:
         """With the pools that its jobs were given when it came first: the best may be another by now."""
-        if not any(job.runs_on for job in spec.jobs):
+        if not any(wanted(job) for job in spec.jobs):
             return spec
         pools = {job.job: job.pool for job in (await self._reading.spec(spec.org, spec.run)).jobs}
         jobs = tuple(msgspec.structs.replace(job, pool=pools.get(job.job, job.pool)) for job in spec.jobs)

@@ -13,9 +13,10 @@ from pitstop_common.faults import Faults
 from pitstop_common.spec import JobSpec
 from pitstop_scheduler.logs import Logs
 from pitstop_scheduler.model import State
-from pitstop_scheduler.pool_labels import Aliases, Offer, choose, labels_of_pools, refusal
+from pitstop_scheduler.pool_labels import Aliases, Offer, choose, labels_of_pools, refusal, wanted
 from pitstop_scheduler.reading import Reading
 from pitstop_scheduler.request import BadRequest, Request
+from pitstop_scheduler.request_rules import STEPS_JOB
 
 _UNSEEN: Final = 0.5
 """Seconds. Jobs that were placed since then may not be in the fold yet: requests that come together would all find the
@@ -37,12 +38,12 @@ class Placing:
         self._looked = 0.0
 
     async def place(self, request: Request) -> Request:
-        """The request with a pool for each job that asks for labels. Raises BadRequest that lists the pools there are,
-        Unavailable."""
-        if not any(job.runs_on for job in request.jobs):
+        """The request with a pool for each job that asks for labels or an image. Raises BadRequest that lists the pools
+        there are, Unavailable."""
+        if not any(wanted(job) for job in request.jobs):
             return request
         offers = self._offers()
-        if any(choose(job.runs_on, offers, self._aliases) is None for job in request.jobs if job.runs_on):
+        if any(self._choose(job, offers) is None for job in request.jobs if wanted(job)):
             await self._reading.all_fresh()  # a host may have come just now
             offers = self._offers(anew=True)
         faults = Faults()
@@ -52,16 +53,19 @@ class Placing:
         return msgspec.structs.replace(request, jobs=jobs)
 
     def _in_pool(self, job: JobSpec, offers: list[Offer], request: Request, faults: Faults) -> JobSpec:
-        if not job.runs_on:
+        if not wanted(job):
             return job
-        pool = choose(job.runs_on, [self._with_unseen(offer) for offer in offers], self._aliases)
+        pool = self._choose(job, [self._with_unseen(offer) for offer in offers])
         if pool is None:
-            path = ("rerun_of",) if request.again else ("workflow", "jobs", job.key, "runs-on")
-            faults.add(path, refusal(job.runs_on, offers, self._aliases))
+            faults.add(_path(job, request), refusal(wanted(job)[-1], offers, self._aliases))
             return job
         self._placed.append((self._clock(), pool))
         self._unseen[pool] += 1
         return msgspec.structs.replace(job, pool=pool)
+
+    def _choose(self, job: JobSpec, offers: list[Offer]) -> str | None:
+        found = (choose(labels, offers, self._aliases) for labels in wanted(job))
+        return next((pool for pool in found if pool), None)
 
     def _offers(self, *, anew: bool = False) -> list[Offer]:
         if anew or not self._known or self._clock() - self._looked > _LOOK:
@@ -85,3 +89,11 @@ class Placing:
     def _state(self) -> State:
         """Of any partition: each has all hosts."""
         return next(iter(self._logs)).state
+
+
+def _path(job: JobSpec, request: Request) -> tuple[str, ...]:
+    if request.again:
+        return ("rerun_of",)
+    if job.key == STEPS_JOB:
+        return ("image",)
+    return ("workflow", "jobs", job.key, "runs-on" if job.runs_on else "container")

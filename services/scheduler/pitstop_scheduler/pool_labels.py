@@ -14,9 +14,12 @@ from typing import Final, NamedTuple
 
 from pitstop_common.faults import shown
 from pitstop_common.limits import POOL
+from pitstop_common.spec import JobSpec
 from pitstop_scheduler.host import Host
 
 DEFAULT_POOL: Final = "default"
+CONTAINERS: Final = "docker"
+"""What hosts say that run a job in a container of the image it names."""
 _OF_ALL: Final = frozenset({"linux", "self-hosted"})
 """Labels of a pool whose hosts nobody has heard of yet."""
 _SHOWN: Final = 20
@@ -48,6 +51,17 @@ def labels_of_pools(hosts: Iterable[Host]) -> dict[str, tuple[frozenset[str], in
     return found
 
 
+def wanted(job: JobSpec) -> tuple[tuple[str, ...], ...]:
+    """The labels that its pool must have, the best first: what it says it runs on, and containers where it names an
+    image. None: the pool that it has will do."""
+    if not job.image:
+        return (job.runs_on,) if job.runs_on else ()
+    if job.runs_on:
+        return ((*job.runs_on, CONTAINERS),)
+    of_its_pool = (job.pool, CONTAINERS)
+    return (of_its_pool, (CONTAINERS,)) if job.pool == DEFAULT_POOL else (of_its_pool,)
+
+
 def choose(runs_on: Sequence[str], offers: Iterable[Offer], aliases: Aliases) -> str | None:
     """The pool that has every label. Of several: one with a host that takes work before one without; then the one with
     the fewest labels that were not asked for, so that plain jobs leave machines of a special kind alone; then the one
@@ -59,6 +73,8 @@ def choose(runs_on: Sequence[str], offers: Iterable[Offer], aliases: Aliases) ->
 
 
 def _meets(offer: Offer, label: str, aliases: Aliases) -> bool:
+    if label == CONTAINERS and offer.labels == _OF_ALL:
+        return True  # its first host may be one
     return label in offer.labels or label == offer.pool or offer.pool == _alias(label, aliases)
 
 

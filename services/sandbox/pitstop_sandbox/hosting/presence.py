@@ -42,6 +42,7 @@ class Presence:
         """`backend`: its name. `seen` is called with each heartbeat that is stored."""
         self._bus, self._config, self._table, self._metrics = bus, config, table, metrics
         self._backend = backend
+        self._labels = tuple(sorted({*config.all_labels, backend}))
         self._host, self._incarnation = host, incarnation
         self._hosts = Bucket(bus, "hosts")
         self._stopping = False
@@ -64,7 +65,7 @@ class Presence:
         await store_for_all(self._bus, SandboxRoom(
             id=f"{self._host}.{self._incarnation}.room.{self._rooms}", time=rfc3339(time.time()), org=NOBODY,
             run=NOBODY, host=self._host, incarnation=self._incarnation, pool=self._config.pool,
-            capacity=self._room(), serial=self._rooms, labels=self._config.all_labels,
+            capacity=self._room(), serial=self._rooms, labels=self._labels,
             drained=self._drained.on, drain_serial=self._drained.serial,
         ), self._config.partitions)  # fmt: skip
 
@@ -114,7 +115,7 @@ class Presence:
         return Heartbeat(
             host=self._host, incarnation=self._incarnation, pool=self._config.pool,
             capacity=self._config.capacity, beat=self._beat, jobs=self._table.inventory(),
-            leftovers=self._table.leftovers, draining=self._table.closed, labels=self._config.all_labels,
+            leftovers=self._table.leftovers, draining=self._table.closed, labels=self._labels,
             backend=self._backend, version=VERSION,
         )  # fmt: skip
 
