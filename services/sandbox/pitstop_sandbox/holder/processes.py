@@ -118,7 +118,7 @@ class Processes:
             answer(_refusal(f"{MAX_PROCESSES} processes were started from outside and still run; end some"), [])
             return None
         record, child_fds = self._prepare(request)
-        request["mark"] = record.mark
+        request["mark"] = record.mark or self._mark_of_last_step()
         record.waiting.append(answer)
         self.records[record.id] = record
         try:
@@ -131,6 +131,12 @@ class Processes:
                 os.close(fd)
         self._starting += 1
         return record, tell
+
+    def _mark_of_last_step(self) -> int:
+        """For a shell, which is to have the limits of the step before it, and nothing ends that step's tree any more.
+        While a step runs, what is started beside it stays out of its tree."""
+        last = next((each for each in reversed(self.records.values()) if each.mark), None)
+        return last.mark if last and last.exit else 0
 
     def _prepare(self, request: Message) -> tuple[Record, tuple[int, ...]]:
         if request["mode"] == "pipes":
