@@ -17,6 +17,7 @@ from pitstop_common.config import ServiceConfig, address
 from pitstop_common.errors import ConfigError
 from pitstop_common.limits import HEARTBEAT_INTERVAL, LABEL, MAX_LABELS, ORPHAN_GRACE, POOL
 from pitstop_common.messages import SshAddress
+from pitstop_sandbox.backends.docker import stock
 from pitstop_sandbox.source.wish import CheckoutLimits
 
 BACKENDS: Final = ("auto", "namespaces", "docker", "fake")
@@ -46,6 +47,12 @@ class SandboxConfig(ServiceConfig, frozen=True, kw_only=True):
     """unix:///… of a Docker Engine on this machine. Empty: DOCKER_HOST, else unix:///var/run/docker.sock."""
     docker_image: str = ""
     """Of jobs that name none. Empty: the one that `make images` builds, when it is there."""
+    docker_warm: tuple[str, ...] = ("1",)
+    """Containers that are kept started for jobs to come: N of the default image, or IMAGE=N, separated by commas."""
+    docker_warm_age: float = stock.AGE
+    """One that no job has taken for so long is replaced by a new one."""
+    docker_warm_rate: float = stock.PER_MINUTE
+    """So many are made in a minute at most; none while a job starts."""
     sandbox_uids: str = "210000-210999"
     """As root: the range of host uids, one for each sandbox."""
     sandbox_paths: tuple[str, ...] = ()
@@ -88,6 +95,13 @@ class SandboxConfig(ServiceConfig, frozen=True, kw_only=True):
         return tuple(sorted({"linux", "self-hosted", _MACHINES.get(machine, machine), *self.labels}))
 
     @property
+    def warm(self) -> stock.Wanted:
+        """The containers that are kept ready."""
+        return stock.Wanted(
+            images=stock.parse(self.docker_warm), age=self.docker_warm_age, per_minute=self.docker_warm_rate
+        )
+
+    @property
     def checkout(self) -> CheckoutLimits:
         """What a checkout may do and take."""
         return CheckoutLimits(
@@ -117,6 +131,7 @@ def _faults(config: SandboxConfig) -> Iterator[str]:
         yield f"PITSTOP_SANDBOX={config.sandbox!r}: should be one of {', '.join(BACKENDS)}"
     if config.source_seconds <= 0 or config.source_mib <= 0 or config.source_cache_mib < 0:
         yield "PITSTOP_SOURCE_SECONDS and PITSTOP_SOURCE_MIB should be above 0, PITSTOP_SOURCE_CACHE_MIB 0 or more"
+    yield from _docker_faults(config)
     if config.jobs_at_stop not in AT_STOP:
         yield f"PITSTOP_JOBS_AT_STOP={config.jobs_at_stop!r}: should be one of {', '.join(AT_STOP)}"
     uids = _UIDS.match(config.sandbox_uids)
@@ -131,6 +146,15 @@ def _faults(config: SandboxConfig) -> Iterator[str]:
             address(config.ssh_public)
             return
         yield f"PITSTOP_SSH_PUBLIC={config.ssh_public!r}: should be host:port"
+
+
+def _docker_faults(config: SandboxConfig) -> Iterator[str]:
+    try:
+        stock.parse(config.docker_warm)
+    except ValueError as error:
+        yield f"PITSTOP_DOCKER_WARM: {error}"
+    if config.docker_warm_age <= 0 or config.docker_warm_rate <= 0:
+        yield "PITSTOP_DOCKER_WARM_AGE (seconds) and PITSTOP_DOCKER_WARM_RATE (in a minute) should be above 0"
 
 
 def next_incarnation(folder: Path) -> str:

@@ -104,6 +104,7 @@ class Host:
     async def start(self) -> None:
         """Take up what is there, then take work. Returns when it does."""
         await self._starts.adopt()
+        self._backend.expects(not self._table.closed)
         await self._runtime.bus.subscribe(subjects.dial(self.id), self._dial)
         await self._runtime.bus.subscribe(subjects.sweep(self.id), self._sweep)
         presence = self._presence
@@ -118,6 +119,7 @@ class Host:
     async def stop(self) -> None:
         """Hand back, tell people, and end or leave the jobs. Within STOP_DEADLINE."""
         self._presence.stop()
+        self._backend.expects(False)
         heart, *loops = self._loops
         await cancelled(loops)
         async with asyncio.TaskGroup() as group:
@@ -189,6 +191,7 @@ class Host:
 
     def _told(self, drained: Drained) -> None:
         self._presence.told(drained)
+        self._backend.expects(not self._table.closed)
         self._starts.look()
 
     async def _sweep(self, msg: Msg) -> None:

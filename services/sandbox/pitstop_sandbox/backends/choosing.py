@@ -57,6 +57,7 @@ async def _docker(config: SandboxConfig) -> tuple[Backend | None, str]:
     backend = DockerBackend(
         host=config.docker_host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST,
         settings=Settings(image=config.docker_image), orphan_grace=config.orphan_grace,
+        root=config.dir.absolute(), warm=config.warm,
     )  # fmt: skip
     works, found = await backend.probe()
     try:

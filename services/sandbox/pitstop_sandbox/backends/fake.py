@@ -276,6 +276,9 @@ class FakeBackend:
     def alive(self) -> None:
         """See `Backend`: there are no holders."""
 
+    def expects(self, jobs: bool) -> None:
+        """See `Backend`. Nothing is made ahead."""
+
     async def mine(self, root: Path) -> dict[Path, str]:
         """See `Backend`."""
         return {folder: found.id for folder, found in self.machine.sandboxes.items() if folder.parent.parent == root}

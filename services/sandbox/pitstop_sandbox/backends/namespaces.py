@@ -103,6 +103,9 @@ class NamespacesBackend:
         """See `Backend`."""
         self._holders.alive()
 
+    def expects(self, jobs: bool) -> None:
+        """See `Backend`. Nothing is made ahead."""
+
     async def mine(self, root: Path) -> dict[Path, str]:
         """See `Backend`."""
         return await self._holders.below(root)

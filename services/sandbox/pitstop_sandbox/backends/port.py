@@ -215,6 +215,9 @@ class Backend(Protocol):
         """This host is seen by the others: what holds its sandboxes need not end them. Said with each heartbeat that is
         stored. Where it is not said for too long (the host process is stopped, or hangs), they end."""
 
+    def expects(self, jobs: bool) -> None:
+        """Jobs may come from now on, so what shortens their start may be made ahead; or none will, and it ends."""
+
     async def mine(self, root: Path) -> dict[Path, str]:
         """All sandboxes of this kind that live in folders below `root`, `root/*/<folder>`: their folders and ids.
         Whoever else's are not among them."""

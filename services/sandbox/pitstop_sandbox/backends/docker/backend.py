@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from pitstop_common.limits import ORPHAN_GRACE
-from pitstop_sandbox.backends.docker import container, runtime
+from pitstop_sandbox.backends.docker import container, runtime, stock
 from pitstop_sandbox.backends.docker.engine import DEFAULT_HOST, Engine, EngineError, to_its_end
 from pitstop_sandbox.backends.docker.image import Image
 from pitstop_sandbox.backends.docker.images import Images
+from pitstop_sandbox.backends.docker.warm import FOLDER, TAKEN, Begun, Pool, all_taken, read_taken
 from pitstop_sandbox.backends.holders import SPOOL_BYTES, Holders
 from pitstop_sandbox.backends.holding import HeldSandbox
 from pitstop_sandbox.backends.port import BackendError, SandboxSpec, Spawn
@@ -28,7 +29,7 @@ NO_SUDO: Final = "no root inside: this image has no sudo"
 
 
 class DockerBackend:
-    """`host`: where the engine listens, unix:///…"""
+    """`host`: where the engine listens, unix:///… `warm`: what is kept ready, in the host's folder `root`."""
 
     name = "docker"
 
@@ -39,6 +40,8 @@ class DockerBackend:
         settings: container.Settings | None = None,
         orphan_grace: float = ORPHAN_GRACE,
         spool_bytes: int = SPOOL_BYTES,
+        root: Path | None = None,
+        warm: stock.Wanted = stock.NOTHING,
     ) -> None:
         self._settings = settings or container.Settings()
         self._engine = Engine(host)
@@ -46,6 +49,7 @@ class DockerBackend:
         self._holders = Holders(orphan_grace=orphan_grace, spool_bytes=spool_bytes, privileged=True)
         self._bound_disk: bool | None = None
         self._making: set[Path] = set()
+        self._pool = Pool(root, warm, self._image, self._begun, self._clean)
 
     async def probe(self) -> tuple[bool, str]:
         """Runs a program in a container of the default image, when there is one."""
@@ -97,7 +101,13 @@ class DockerBackend:
         """See `Backend`. Also `image_…` (see `Images.need`), `engine_lost`, `engine_refused`, `runtime_unknown`."""
         if missing := self._missing():
             raise BackendError("create_failed", missing)
-        image = await self._images.need(spec.image, user=spec.user, home=posixpath.dirname(spec.workspace))
+        with self._pool.starting():
+            return await self._create(spec, await self._image(spec))
+
+    async def _image(self, spec: SandboxSpec) -> Image:
+        return await self._images.need(spec.image, user=spec.user, home=posixpath.dirname(spec.workspace))
+
+    async def _create(self, spec: SandboxSpec, image: Image) -> HeldSandbox:
         if spec.folder in self._making or is_held(spec.folder / "holder"):
             raise BackendError("sandbox_exists", "there is a sandbox in this folder; adopt it, or remove it first")
         self._making.add(spec.folder)
@@ -110,10 +120,24 @@ class DockerBackend:
                 await asyncio.shield(self._undo(spec.folder))
             raise
         finally:
+            self._pool.handed(spec.folder)
             self._making.discard(spec.folder)
 
     async def _start(self, spec: SandboxSpec, image: Image) -> dict[str, Any]:
         """A container that runs, in the folder of the job: the plan for its holder."""
+        begun = await self._pool.take(spec, image) or await self._begun(spec, image)
+        return {
+            "kind": "runc",
+            "runc": begun.runc,
+            "pid": begun.pid,
+            "started": begun.started,
+            "lifeline": str(spec.folder / container.LIFE / container.LINE),
+            "user": {"uid": image.user.uid, "gid": image.user.gid, "groups": image.user.groups},
+            "notes": [NO_NETWORK, *([] if image.sudo else [NO_SUDO])],
+            "image": {"shells": image.shells, "env": image.env},
+        }
+
+    async def _begun(self, spec: SandboxSpec, image: Image) -> Begun:
         _lay_out(spec.folder, image)
         made = await self._made(spec, image)
         await self._engine.put(made, image.files)
@@ -121,16 +145,7 @@ class DockerBackend:
         started = kernel.start_time(pid)
         if not started:
             raise BackendError("create_failed", f"the container of {image.name} ended as soon as it was started")
-        return {
-            "kind": "runc",
-            "runc": await asyncio.to_thread(runtime.find, made, pid),
-            "pid": pid,
-            "started": started,
-            "lifeline": str(spec.folder / container.LIFE / container.LINE),
-            "user": {"uid": image.user.uid, "gid": image.user.gid, "groups": image.user.groups},
-            "notes": [NO_NETWORK, *([] if image.sudo else [NO_SUDO])],
-            "image": {"shells": image.shells, "env": image.env},
-        }
+        return Begun(container=made, pid=pid, started=started, runc=await asyncio.to_thread(runtime.find, made, pid))
 
     async def _made(self, spec: SandboxSpec, image: Image) -> str:
         if self._bound_disk is None:
@@ -160,25 +175,52 @@ class DockerBackend:
 
     async def _clean(self, folder: Path) -> None:
         """What this made of a job's folder, beside its holder."""
-        for made in await self._engine.find(**container.folder_labels(folder)):
+        taken = await asyncio.to_thread(read_taken, folder)
+        for made in {
+            *await self._engine.find(**container.folder_labels(folder)),
+            *([taken.container] if taken else []),
+        }:
             await self._engine.remove(made)
         await asyncio.to_thread(remove_tree, folder / container.LIFE)
+        if taken:
+            await asyncio.to_thread(remove_tree, folder.parent.parent / FOLDER / taken.folder)
+            (folder / TAKEN).unlink()
+
+    @property
+    def ready(self) -> int:
+        """How many containers wait for a job."""
+        return self._pool.size
+
+    def expects(self, jobs: bool) -> None:
+        """See `Backend`."""
+        if jobs:
+            self._holders.ready()
+        self._pool.expects(jobs)
 
     def alive(self) -> None:
         """See `Backend`."""
         self._holders.alive()
 
     async def mine(self, root: Path) -> dict[Path, str]:
-        """See `Backend`. By the holders there are, and the labels of containers; without the engine by holders alone:
-        who asks asks again."""
+        """See `Backend`. By the holders there are, and the labels of containers, and the folders that have taken one
+        that was ready; without the engine by holders alone: who asks asks again."""
         found = await self._holders.below(root)
         with contextlib.suppress(EngineError):
-            for labels in (await self._engine.find(**{container.ROOT: str(root)})).values():
-                found.setdefault(Path(labels[container.FOLDER]), labels.get(container.SANDBOX, ""))
+            # Before and after: one that goes from hand to hand meanwhile is in one of them.
+            own, before = self._pool.own, await asyncio.to_thread(all_taken, root)
+            listed = await self._engine.find(**{container.ROOT: str(root)})
+            own, taken = own | self._pool.own, await asyncio.to_thread(all_taken, root)
+            for made, labels in listed.items():
+                folder = Path(labels[container.FOLDER])
+                if made in taken:
+                    found.setdefault(*taken[made])
+                elif made not in before and folder not in own:
+                    found.setdefault(folder, labels.get(container.SANDBOX, ""))
         return found
 
     async def aclose(self) -> None:
         """See `Backend`."""
+        await self._pool.aclose()
         await self._holders.aclose()
         await self._engine.aclose()
 
