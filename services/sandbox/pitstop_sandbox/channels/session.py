@@ -10,9 +10,10 @@ from typing import Final
 import asyncssh
 
 from pitstop_sandbox.backends.port import BackendError, Process
-from pitstop_sandbox.channels import command, environment
 from pitstop_sandbox.channels.display import READ_FOR, RECORDED, back, fail, greeting, redraw, show, tell, warn
+from pitstop_sandbox.channels.ending import Ending
 from pitstop_sandbox.channels.forwards import Forwards
+from pitstop_sandbox.channels.request import Request
 from pitstop_sandbox.channels.running import Begun, Running
 from pitstop_sandbox.channels.sftp_watch import SftpWatch
 from pitstop_sandbox.channels.shells import Line
@@ -37,12 +38,8 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         self._line = line
         self._tasks = tasks
         self._channel: asyncssh.SSHServerChannel[bytes]
-        self._command: str | None = None
-        self._original = ""
-        self._new = False
-        self._sftp = False
+        self._request = Request()
         self._watch = SftpWatch(lambda asked: host.used(person, Use("file", asked.what, asked.paths)))
-        self._size = environment.size(0, 0)
         self._early: list[bytes] = []
         self._signals: list[int] = []
         self._eof = False
@@ -51,7 +48,7 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         self.working = False
         """Its process runs, or what it wrote is on its way."""
         self._lost = asyncio.Event()
-        self._drained = asyncio.Event()
+        self._ending = Ending(self._lost)
 
     # -- what asyncssh calls ---------------------------------------------------------------------------------------
 
@@ -61,7 +58,7 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
 
     def pty_requested(self, _term: str, size: tuple[int, int, int, int], _modes: object) -> bool:
         """A terminal comes with the shell or command; if the login allows none, they go on without."""
-        self._size = environment.size(size[0], size[1])
+        self._request.resize(size[0], size[1])
         return self._forwards.rules.bounds.pty
 
     def shell_requested(self) -> bool:
@@ -70,22 +67,17 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
 
     def exec_requested(self, text: str) -> bool:
         """A command, for the step's shell."""
-        self._new = text.strip() == command.NEW and self._terminal
-        self._command = None if self._new else text
-        return "\0" not in text
+        return self._request.execute(text, terminal=self._terminal)
 
     def subsystem_requested(self, subsystem: str) -> bool:
         """There is one."""
-        self._sftp = subsystem == command.SFTP
-        return self._sftp
+        return self._request.subsystem(subsystem)
 
     def session_started(self) -> None:
         """The request was granted. What the project does not allow is granted too, so that the reason can be shown:
         a refused request carries no text."""
         self.working = True
-        if (forced := self._forwards.rules.bounds.command) is not None:
-            self._original = self._command or (command.NEW if self._new else command.SFTP if self._sftp else "")
-            self._command, self._new, self._sftp = forced, False, False
+        self._request.force(self._forwards.rules.bounds.command)
         track(self._tasks, self._serve())
 
     def data_received(self, data: bytes, _datatype: int | None) -> None:
@@ -95,7 +87,7 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         else:
             self._early.append(data)
             self._channel.pause_reading()
-        if self._sftp:
+        if self._request.sftp:
             self._host.moved(len(data))
         else:
             self._host.key()
@@ -108,9 +100,9 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
 
     def terminal_size_changed(self, width: int, height: int, _pixwidth: int, _pixheight: int) -> None:
         """The client's window has another size."""
-        self._size = environment.size(width, height)
+        self._request.resize(width, height)
         if self._running is not None:
-            self._running.resize(self._size)
+            self._running.resize(self._request.size)
 
     def signal_received(self, name: str) -> None:
         """A signal for the process and its group."""
@@ -134,12 +126,12 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
     def resume_writing(self) -> None:
         """There is room in it again."""
         self.release("channel")
-        self._drained.set()
+        self._ending.drained()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """The channel is closed, by whomever."""
         self._lost.set()
-        self._drained.set()
+        self._ending.drained()
         if self._running is not None:
             self._running.close()
 
@@ -174,9 +166,9 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         running = self._running
         if running is None or self._lost.is_set():
             return
-        warn(self._channel, text, self._size, running.screen)
+        warn(self._channel, text, self._request.size, running.screen)
         if self._terminal and running.screen.alternate:
-            track(self._tasks, redraw(running.process, lambda: self._size, self._lost, READ_FOR))
+            track(self._tasks, redraw(running.process, lambda: self._request.size, self._lost, READ_FOR))
 
     # -- the work --------------------------------------------------------------------------------------------------
 
@@ -194,15 +186,14 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
 
     @property
     def _interactive(self) -> bool:
-        return self._terminal and self._command is None
+        return self._terminal and self._request.shell
 
     async def _serve(self) -> None:
-        use = command.use(self._command, sftp=self._sftp)
         try:
-            if not command.steers(self._command) and (fault := self._forwards.rules.fault(command.SERVICES[use.kind])):
+            if fault := self._request.fault(self._forwards.rules):
                 fail(self._channel, fault)
                 return
-            self._host.used(self._person, use)
+            self._host.used(self._person, self._request.use)
             await self._accompany(await self._begin())
         except BackendError as error:
             fail(self._channel, str(error))
@@ -214,7 +205,7 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
 
     async def _begin(self) -> Begun:
         """The shell that this person left behind, or a new process."""
-        if self._interactive and not self._new:
+        if self._interactive and not self._request.new:
             shell = await self._host.take_shell(self._person, self._line)
             if shell is not None:
                 return Begun(shell.process, (shell.join(self._line),), shell, greeting(*self._notes) + back(shell))
@@ -234,13 +225,13 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         try:
             if begun.greeting and not self._lost.is_set():
                 self._channel.write(begun.greeting)
-            elif not self._interactive and not self._sftp:
+            elif not self._interactive and not self._request.sftp:
                 tell(self._channel, self._notes)
             by_itself = await running.ended(self._lost)
             if self._interactive and (by_itself or shell is None):
                 await self._host.shell_ended(self._person, process, by_itself=by_itself)
             if not self._lost.is_set():
-                await self._finish(running)
+                await self._ending.tell(self._channel, running, self._request)
         finally:
             running.let_go()
             if shell is not None and not by_itself:
@@ -250,16 +241,14 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
 
     async def _spawn(self, entry: Entry) -> Process:
         terminal, modes = self._channel.get_terminal_type(), self._channel.get_terminal_modes()
-        env = environment.added(self._channel.get_environment(), entry.env, terminal)
+        env = self._request.env(self._channel.get_environment(), entry.env, terminal)
         if self._forwards.agent_path:
             env["SSH_AUTH_SOCK"] = self._forwards.agent_path
-        if self._original:
-            env["SSH_ORIGINAL_COMMAND"] = self._original
         return await self._host.spawn(
             self._person,
-            command.argv(entry.shell, self._command, sftp=self._sftp),
+            self._request.argv(entry.shell),
             entry,
-            pty=Pty(*self._size, tuple(modes.items())) if terminal is not None else None,
+            pty=Pty(*self._request.size, tuple(modes.items())) if terminal is not None else None,
             env=env,
         )
 
@@ -270,15 +259,15 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         for why in self._holds:
             running.hold(why)
         if self._recorded:
-            title = self._original or self._command or ""
-            running.screen.recorder = self._host.record(self._person, begun.process, begun.shell, title, self._size)
+            title, size = self._request.title, self._request.size
+            running.screen.recorder = self._host.record(self._person, begun.process, begun.shell, title, size)
         if self._lost.is_set():
             running.close()
             return running
         if self._terminal and running.screen.alternate:
-            track(self._tasks, redraw(begun.process, lambda: self._size, self._lost))
+            track(self._tasks, redraw(begun.process, lambda: self._request.size, self._lost))
         elif self._terminal:
-            running.resize(self._size)
+            running.resize(self._request.size)
         for number in self._signals:
             track(self._tasks, begun.process.signal(number, tree=True))
         early, self._early = self._early, []
@@ -291,12 +280,12 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         return running
 
     def _pass(self, running: Running, data: bytes) -> None:
-        if self._sftp:
+        if self._request.sftp:
             self._watch.feed(data)
         running.input.write(data)
 
     def _shown(self, size: int) -> None:
-        if self._sftp:
+        if self._request.sftp:
             self._host.moved(size)
         else:
             self._host.output()
@@ -305,23 +294,3 @@ class ChannelSession(asyncssh.SSHServerSession[bytes]):
         # The end of a terminal's input is a character, which the client sends itself.
         if self._running is not None and not self._terminal:
             self._running.input.end()
-
-    async def _finish(self, running: Running) -> None:
-        await running.flushed(self._lost)
-        await self._drain()
-        if self._lost.is_set():
-            return
-        code, name = await running.exit()
-        if not self._terminal and (text := command.hint(self._command, code)):
-            self._channel.write_stderr(f"pitstop: {text}.\n".encode())
-        if name:
-            self._channel.exit_with_signal(name)
-        else:
-            self._channel.exit(code)
-
-    async def _drain(self) -> None:
-        """The exit status follows the last byte: a client may stop reading at it."""
-        self._drained.clear()
-        self._channel.set_write_buffer_limits(0, 0)
-        if self._channel.get_write_buffer_size() and not self._lost.is_set():
-            await self._drained.wait()
