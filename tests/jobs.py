@@ -20,7 +20,8 @@ from pitstop_sandbox.backends.namespaces import NamespacesBackend
 from pitstop_sandbox.backends.port import Exit, Process
 from pitstop_sandbox.outbox import Identity
 from pitstop_sandbox.ports import Pty, Session
-from pitstop_sandbox.runner import JobRunner, Settings
+from pitstop_sandbox.runner import JobRunner
+from pitstop_sandbox.settings import Settings
 from pitstop_sandbox.source.wish import CheckoutLimits
 
 JOB = "aaaaaaaaaaaa-1"

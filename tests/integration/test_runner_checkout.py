@@ -11,7 +11,7 @@ import pytest
 from tests.jobs import driven, run_of, step
 
 from pitstop_common.spec import Source, StepSpec
-from pitstop_sandbox.runner import Settings
+from pitstop_sandbox.settings import Settings
 from pitstop_sandbox.source.wish import CheckoutError, CheckoutLimits, wanted
 
 CHECKOUT = step(kind="checkout", name="checkout")

@@ -12,7 +12,7 @@ from tests.jobs import driven, run_of, step
 
 from pitstop_common.messages import LogChunk
 from pitstop_sandbox.holder import kernel
-from pitstop_sandbox.runner import Settings
+from pitstop_sandbox.settings import Settings
 
 MEGABYTES = 100
 

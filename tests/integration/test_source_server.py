@@ -17,7 +17,7 @@ from tests.jobs import driven, run_of, step
 from tests.patience import PATIENCE
 
 from pitstop_common.spec import Source, StepSpec
-from pitstop_sandbox.runner import Settings
+from pitstop_sandbox.settings import Settings
 from pitstop_sandbox.source.cache import Cache
 from pitstop_sandbox.source.lfs import server_of
 from pitstop_sandbox.source.trees import TreeMaker

@@ -17,13 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-import msgspec
-
 from pitstop_common.messages import Result, Resume, SshAddress, Stop
 from pitstop_common.spec import JobSpec, RunSpec
 from pitstop_sandbox import control
-from pitstop_sandbox.backends.port import Backend, BackendError, Limits, Sandbox, SandboxSpec
-from pitstop_sandbox.channels.ready import Wishes
+from pitstop_sandbox.backends.port import Backend, BackendError, Sandbox, SandboxSpec
 from pitstop_sandbox.checkout import CheckoutTry
 from pitstop_sandbox.events import (
     Create,
@@ -45,7 +42,7 @@ from pitstop_sandbox.model import JobState, begin
 from pitstop_sandbox.outbox import Identity, Outbox
 from pitstop_sandbox.ports import CastSink, FactSink, LogSink
 from pitstop_sandbox.sessions import Sessions
-from pitstop_sandbox.source.wish import CheckoutLimits
+from pitstop_sandbox.settings import Settings
 from pitstop_sandbox.steps import execute, github
 from pitstop_sandbox.steps.folder import Tampered
 from pitstop_sandbox.steps.pump import Progress
@@ -56,16 +53,6 @@ _log = logging.getLogger(__name__)
 _DRAIN_SECONDS: Final = 5.0
 """How long the output of a killed step is waited for."""
 _OVER: Final = (Status.FINISHING, Status.FINISHED)
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How jobs run on this host. `grace`: seconds between TERM and KILL of a step that ran too long."""
-
-    workspace: str = "/home/runner/work"
-    limits: Limits = Limits()
-    checkout: CheckoutLimits = CheckoutLimits()
-    grace: float = 10.0
-    wishes: Wishes | None = None
 
 
 class JobRunner(Sessions):

@@ -38,7 +38,8 @@ from pitstop_sandbox.hosting.tasks import alone, cancelled, for_ever, within
 from pitstop_sandbox.link import SshHost
 from pitstop_sandbox.outbox import Identity
 from pitstop_sandbox.ports import FactSink
-from pitstop_sandbox.runner import JobRunner, Settings
+from pitstop_sandbox.runner import JobRunner
+from pitstop_sandbox.settings import Settings
 from pitstop_sandbox.sinks import LogRoom, NatsCasts, NatsFacts, NatsLogs
 
 log = logging.getLogger(__name__)

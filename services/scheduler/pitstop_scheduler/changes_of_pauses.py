@@ -1,15 +1,11 @@
-"""What a decision can change about pauses that somebody asks for while a job runs: a part of `changes`."""
+"""What a decision can change about pauses that somebody asks for while a job runs."""
 
 from __future__ import annotations
 
 import msgspec
 
 
-class Change(msgspec.Struct, frozen=True, array_like=True, tag_field="t"):
-    """Base."""
-
-
-class PauseAsked(Change, frozen=True, array_like=True, tag="wa"):
+class PauseAsked(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="wa"):
     """`by` wants the job to pause when its step ends; not `on`: not any more. The host, if there is one, is told."""
 
     job: str
@@ -19,7 +15,7 @@ class PauseAsked(Change, frozen=True, array_like=True, tag="wa"):
     cause: str
 
 
-class PauseHeard(Change, frozen=True, array_like=True, tag="wh"):
+class PauseHeard(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="wh"):
     """The host says that the job pauses when this step ends. `serial`: of the fact that said so."""
 
     job: str
@@ -28,7 +24,7 @@ class PauseHeard(Change, frozen=True, array_like=True, tag="wh"):
     serial: int
 
 
-class PauseTaken(Change, frozen=True, array_like=True, tag="wt"):
+class PauseTaken(msgspec.Struct, frozen=True, array_like=True, tag_field="t", tag="wt"):
     """It has paused: who asked for it may enter."""
 
     job: str

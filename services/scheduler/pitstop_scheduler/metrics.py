@@ -37,11 +37,11 @@ class Metrics:
         def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
+        def histogram(name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
+            return Histogram(name, text, labels, registry=registry, buckets=buckets)
+
         self.requests = counter("pitstop_run_requests", "Requests taken in, by what became of them", ("result",))
-        self.accept = Histogram(
-            "pitstop_run_accept_seconds", "From the request's time stamp to its acceptance", registry=registry,
-            buckets=ACCEPT,
-        )  # fmt: skip
+        self.accept = histogram("pitstop_run_accept_seconds", "From the request's time stamp to its acceptance", ACCEPT)
         self.owner = gauge(
             "pitstop_scheduler_owner", "1 when this process speaks for the fleet: it owns the log of partition 0"
         )
@@ -57,16 +57,13 @@ class Metrics:
         self.slots = gauge("pitstop_slots", "Places on the hosts that are up", ("pool",))
         self.in_use = gauge("pitstop_slots_in_use", "Slots held, by what they are used for", ("pool", "use"))
         self.sessions = gauge("pitstop_sessions", "People's connections that are open")
-        self.wait = Histogram(
-            "pitstop_run_queue_wait_seconds", "From the queue to a slot", ("pool",), registry=registry, buckets=WAIT
-        )
+        self.wait = histogram("pitstop_run_queue_wait_seconds", "From the queue to a slot", WAIT, ("pool",))
         self.starts = counter("pitstop_starts", "Jobs that were given a slot", ("pool",))
         self.ended = counter("pitstop_sessions_ended", "Debug sessions that ended, by why", ("reason",))
         self.completed = counter("pitstop_runs_completed", "Jobs that ended, by result", ("pool", "result"))
-        self.duration = Histogram(
-            "pitstop_run_duration_seconds", "From the slot to the end", ("pool", "result"), registry=registry,
-            buckets=DURATION,
-        )  # fmt: skip
+        self.duration = histogram(
+            "pitstop_run_duration_seconds", "From the slot to the end", DURATION, ("pool", "result")
+        )
         self._pools: set[str] = set()
         self._observed = 0.0
         self._mine: set[int] = set()

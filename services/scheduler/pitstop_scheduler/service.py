@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
+from functools import partial
 
 from pitstop_common.lifecycle import Runtime
 from pitstop_common.streams import REQ, REQ_ORG
@@ -48,13 +50,8 @@ async def main(runtime: Runtime, config: Config) -> None:
     api = Api(bus, logs, intake, people, reading, policy, contexts, tokens, admitting, links, metrics)
     owner = f"scheduler-{secrets.token_hex(4)}"
     seats = Seats(bus, owner, config.partitions)
-    partitions = [
-        Partition(bus, log, owner, _defaults(config, log.partition), metrics, seats) for log in logs
-    ]  # fmt: skip
-
-    def owned() -> list[bool]:
-        return [partition.owned for partition in partitions]
-
+    partitions = [Partition(bus, log, owner, _defaults(config, log.partition), metrics, seats) for log in logs]
+    owned = partial(_owned, partitions)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(seats.run(runtime.stopping))
@@ -79,6 +76,10 @@ async def main(runtime: Runtime, config: Config) -> None:
 
 def _defaults(config: Config, partition: int) -> Defaults:
     return Defaults(config.org_slots, config.project_slots, config.pool_slots, partition, config.partitions)
+
+
+def _owned(partitions: Sequence[Partition]) -> list[bool]:
+    return [partition.owned for partition in partitions]
 
 
 async def _observe(metrics: Metrics, logs: Logs, stopping: asyncio.Event) -> None:

@@ -16,55 +16,56 @@ if TYPE_CHECKING:
     from pitstop_cli.org_file import OrgFile
 
 _MAX_BYTES: Final = 128 * 1024
+_HELP: Final = """\
+Set limits, roles and rules of an org to what a file says, at once, without a question; the difference is told.
+
+The file says everything of its org: what it leaves out becomes the default. Lower limits end nothing that runs; no
+further job starts until enough have ended.
+
+Pools are shared by all orgs. So a file sets those only that it names, and an admin of the deployment (`*/user` in
+the schedulers' PITSTOP_ADMINS) applies it. A file may be about pools only, without an org.
+
+\b
+org = "acme"
+slots = 8                  # jobs at once, 0 = no limit   [the scheduler's PITSTOP_ORG_SLOTS]
+weight = 2                 # share when orgs compete      [1]
+pressure = "5m"            # idle limit while jobs wait   [5m]
+max_duration = "1h"        # of a session, by default     [1h]
+longest_session = "2h"     # of a session, at most        [2h]
+[projects.web]
+slots = 2                  #                              [the scheduler's PITSTOP_PROJECT_SLOTS]
+ssh = false                # no session in this project   [true]
+ssh_role = "admin"         # what it takes to enter       [write]
+recording = true           # what terminals show is kept  [false]
+forwarding = false         # also: terminal, exec, sftp, agent; each [true]
+[projects.web.roles]       # over those of the org
+bob = "read"
+[roles]                    # none, read, write or admin   [no table: everybody has write]
+ada = "admin"
+"*" = "read"               # everybody who is not named   [none]
+[ssh]                      # who people are, docs/access.md
+keys_url = "https://git.example/{user}.keys"
+keys_token = "CONTEXT/NAME"    # a secret, sent there as a bearer token
+user_ca = ["ssh-ed25519 AAAA"] # authorities of certificates
+[ssh.principals]           # where one is not the user of the same name
+"ada@example.com" = "ada"
+[ssh.revoked]              # certificates
+serials = [7]              # also: ids = ["ada laptop"], keys = ["SHA256:…"]
+[pools.default]            # in this file, or in one of its own
+slots = 20                 # jobs of all orgs at once     [the scheduler's PITSTOP_POOL_SLOTS]
+
+\b
+JSON: {"changes": [{"key", "old", "new"}], "applied": bool, "now": as of `pitstop org show -o json`};
+of a wrong file {"errors": [{"line", "pointer", "message"}]}, exit code 2.
+"""
 
 
-@click.command("apply")
+@click.command("apply", help=_HELP)
 @click.option("-f", "--file", "source", required=True, metavar="FILE|-", help="Limits, roles and rules, as TOML.")
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")
 @system_options
 @output_option
 def command(source: str, dry_run: bool, nats: str | None, org: str | None, output: str) -> None:
-    """Set limits, roles and rules of an org to what a file says, at once, without a question; the difference is told.
-
-    The file says everything of its org: what it leaves out becomes the default. Lower limits end nothing that runs; no
-    further job starts until enough have ended.
-
-    Pools are shared by all orgs. So a file sets those only that it names, and an admin of the deployment (`*/user` in
-    the schedulers' PITSTOP_ADMINS) applies it. A file may be about pools only, without an org.
-
-    \b
-    org = "acme"
-    slots = 8                  # jobs at once, 0 = no limit   [the scheduler's PITSTOP_ORG_SLOTS]
-    weight = 2                 # share when orgs compete      [1]
-    pressure = "5m"            # idle limit while jobs wait   [5m]
-    max_duration = "1h"        # of a session, by default     [1h]
-    longest_session = "2h"     # of a session, at most        [2h]
-    [projects.web]
-    slots = 2                  #                              [the scheduler's PITSTOP_PROJECT_SLOTS]
-    ssh = false                # no session in this project   [true]
-    ssh_role = "admin"         # what it takes to enter       [write]
-    recording = true           # what terminals show is kept  [false]
-    forwarding = false         # also: terminal, exec, sftp, agent; each [true]
-    [projects.web.roles]       # over those of the org
-    bob = "read"
-    [roles]                    # none, read, write or admin   [no table: everybody has write]
-    ada = "admin"
-    "*" = "read"               # everybody who is not named   [none]
-    [ssh]                      # who people are, docs/access.md
-    keys_url = "https://git.example/{user}.keys"
-    keys_token = "CONTEXT/NAME"    # a secret, sent there as a bearer token
-    user_ca = ["ssh-ed25519 AAAA"] # authorities of certificates
-    [ssh.principals]           # where one is not the user of the same name
-    "ada@example.com" = "ada"
-    [ssh.revoked]              # certificates
-    serials = [7]              # also: ids = ["ada laptop"], keys = ["SHA256:…"]
-    [pools.default]            # in this file, or in one of its own
-    slots = 20                 # jobs of all orgs at once     [the scheduler's PITSTOP_POOL_SLOTS]
-
-    \b
-    JSON: {"changes": [{"key", "old", "new"}], "applied": bool, "now": as of `pitstop org show -o json`};
-    of a wrong file {"errors": [{"line", "pointer", "message"}]}, exit code 2.
-    """
     from pitstop_cli.commands.org import one_org
 
     file = _read(source, as_json=output == "json")

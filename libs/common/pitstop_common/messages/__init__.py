@@ -53,15 +53,12 @@ from pitstop_common.messages.events import (
 from pitstop_common.messages.facts import (
     AcceptedJob,
     Fact,
-    HoldRemove,
-    HoldSet,
     HostFact,
     JobClaimed,
     JobFinished,
     JobPaused,
     JobPausing,
     JobResumed,
-    OrgConfigured,
     RunAccepted,
     RunCancel,
     RunExtend,
@@ -81,6 +78,7 @@ from pitstop_common.messages.facts import (
     StepStarted,
 )
 from pitstop_common.messages.logs import LogChunk
+from pitstop_common.messages.orgs import HoldRemove, HoldSet, OrgConfigured
 from pitstop_common.messages.parts import (
     Choice,
     ExpiryReason,
