@@ -76,7 +76,7 @@ def test_what_is_left_out_is_the_default() -> None:
 
 
 def test_every_fault_is_told_with_its_line() -> None:
-    known = "slots, ssh, ssh_role, terminal, exec, sftp, forwarding, agent, roles"
+    known = "slots, ssh, ssh_role, recording, terminal, exec, sftp, forwarding, agent, roles"
     assert faults(
         'org = "acme"\n\n# slots\nslot = 4\nweight = "2"\npressure = "five"\nlongest-session = "2h"\nslots = -1\n'
         '[projects.web]\nslots = true\nwieght = 1\n[projects."b c"]\nslots = 1\n[projects.empty]\n'
