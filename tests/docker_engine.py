@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from tests.patience import PATIENCE
@@ -27,17 +28,51 @@ FULL: Final = "pitstop-test/full:latest"
 BARE: Final = "pitstop-test/bare:latest"
 """A shell and few programs: no bash, no sudo, no user of its own."""
 IMAGE_ENV: Final = {"PATH": debian_image.PATH, "FROM_IMAGE": "yes", "LANG": "C.UTF-8"}
-FORWARD: Final = Path("/proc/sys/net/ipv4/ip_forward")
 PROGRAMS: Final = ("/bin/sh", "/bin/cat", "/bin/ls", "/usr/bin/env", "/usr/bin/id", "/bin/sleep", "/bin/stty")
 
 
 class DockerEngine:
-    """A dockerd that runs. `host`: as DOCKER_HOST names it."""
+    """A dockerd. `host`: as DOCKER_HOST names it."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
         self.host = f"unix://{folder / 's'}"
-        self.process = process
+        self._command = [
+            "dockerd", "--host", f"unix://{folder}/s", "--data-root", f"{folder}/d", "--exec-root", f"{folder}/e",
+            "--pidfile", f"{folder}/pid", "--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
+            "--shutdown-timeout", "5", *options,
+        ]  # fmt: skip
+        self.process: subprocess.Popen[bytes]
+
+    def begin(self) -> str:
+        """Start it (again). From the main thread: it ends with the thread that started it. Empty when it answers;
+        else the end of its log."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent
+            )
+        return _wait(self)
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """Signal it, and wait until it is gone, with its containerd. A next one would take that for alive, by its
+        pid, as long as nobody has reaped it."""
+        self.process.send_signal(number)
+        self.process.wait(PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while _containerd(self) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (self.folder / "e/containerd/containerd.pid").unlink(missing_ok=True)
+
+    def containers(self) -> list[str]:
+        """The ids of all there are."""
+        return [each["Id"] for each in json.loads(self.get("/containers/json?all=1")[1])]
+
+    def make(self, name: str, labels: dict[str, str]) -> str:
+        """Somebody else's container, which runs: its id."""
+        body = {"Image": BARE, "Cmd": ["/bin/sleep", "600"], "Labels": labels, "HostConfig": {"NetworkMode": "none"}}
+        made = json.loads(self._ask("POST", f"/containers/create?name={name}", body)[1])["Id"]
+        self._ask("POST", f"/containers/{made}/start")
+        return str(made)
 
     def get(self, path: str) -> tuple[int, bytes]:
         """A question to its API."""
@@ -47,12 +82,13 @@ class DockerEngine:
         """DELETE."""
         return self._ask("DELETE", path)[0]
 
-    def _ask(self, method: str, path: str) -> tuple[int, bytes]:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("localhost")
         connection.sock = socket.socket(socket.AF_UNIX)
         try:
             connection.sock.connect(str(self.folder / "s"))
-            connection.request(method, path)
+            sent = None if body is None else json.dumps(body)
+            connection.request(method, path, sent, {"Content-Type": "application/json"} if sent else {})
             reply = connection.getresponse()
             return reply.status, reply.read()
         finally:
@@ -66,25 +102,13 @@ def running_engine(*options: str) -> Iterator[DockerEngine]:
         pytest.skip(f"docker: {missing}")
     # Short: the paths of its sockets, and of those that containerd makes, have at most 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="pd-", dir="/tmp"))
-    command = [
-        "dockerd", "--host", f"unix://{folder}/s", "--data-root", f"{folder}/d", "--exec-root", f"{folder}/e",
-        "--pidfile", f"{folder}/pid", "--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
-        "--shutdown-timeout", "5", "--add-runtime", "other=/bin/true", *options,
-    ]  # fmt: skip
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent
-        )
-    engine = DockerEngine(folder, process)
-    forwarded = FORWARD.read_text()
-    FORWARD.write_text("1")  # as an engine does that has networks
+    engine = DockerEngine(folder, *options)
     try:
-        if fault := _wait(engine):
+        if fault := engine.begin():
             pytest.skip(f"docker: dockerd does not start here: {fault}")
         yield engine
     finally:
         _end(engine)
-        FORWARD.write_text(forwarded)
 
 
 def _missing() -> str:
@@ -144,8 +168,13 @@ def _named(argument: str) -> list[int]:
 
 def load_images(engine: DockerEngine) -> None:
     """The two images of the tests."""
+    load_bare(engine)
     changes = tuple(f"ENV {name}={value}" for name, value in IMAGE_ENV.items())
     debian_image.load(engine.host, FULL, debian_image.debian(debian_image.cache()), changes)
+
+
+def load_bare(engine: DockerEngine) -> None:
+    """The small one, in a second."""
     bare = engine.folder / "bare.tar"
     bare_image(bare)
     debian_image.load(engine.host, BARE, bare, ())

@@ -229,7 +229,7 @@ async def test_a_lost_sandbox_says_so_to_all_who_wait(machine: Machine, sandbox:
     await soon(process.grown(0))
     assert not lost.done()
     await machine.lose(sandbox)
-    assert await soon(lost)
+    assert (await soon(lost)).code == "sandbox_lost"
     with pytest.raises(BackendError) as gone:
         await soon(waiting)
     assert gone.value.code == "sandbox_lost"

@@ -3,86 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.jobs import DEADLINE, JOB, Store, run_of, step, until
+from tests.jobs import run_of, step, until
+from tests.killed_hosts import Hosts, once
 
-from pitstop_common.messages import encode
-from pitstop_common.spec import PausePlan, RunSpec, Source
-from pitstop_sandbox.backends.namespaces import NamespacesBackend
-from pitstop_sandbox.backends.port import SandboxSpec
+from pitstop_common.spec import PausePlan, Source
 
-ROOT = Path(__file__).parents[2]
 MANY = 4000
 
 
-class Hosts:
-    """One job, and the processes that drive it one after another."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "job"
-        self.store = Store(folder / "job.store")
-        self._spec = folder / "spec.json"
-        self._process: asyncio.subprocess.Process | None = None
-        self.count = 0
-
-    async def start(self, run: RunSpec | None = None) -> None:
-        """The next process."""
-        if run is not None:
-            self._spec.write_bytes(encode(run))
-        self.count += 1
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.runner_host", str(self.folder), str(self._spec), f"i{self.count}",
-            stdin=asyncio.subprocess.PIPE, cwd=ROOT,
-        )  # fmt: skip
-
-    async def when(self, reached: Callable[[], bool]) -> None:
-        """Returns when the store says so; fails when the process ends before."""
-        process = self._process
-        assert process is not None
-        await until(lambda: reached() or process.returncode is not None)
-        assert reached(), f"the host ended with {process.returncode}: {self.store.types()}"
-
-    def say(self, words: str) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.write(f"{words}\n".encode())
-
-    async def kill(self) -> None:
-        """kill -9."""
-        assert self._process is not None
-        if self._process.returncode is None:
-            self._process.send_signal(signal.SIGKILL)
-        await self._process.wait()
-
-    async def end(self) -> None:
-        """The job ends, and the process with it."""
-        assert self._process is not None
-        async with asyncio.timeout(DEADLINE):
-            assert await self._process.wait() == 0
-
-
-@pytest.fixture
-async def hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
-    hosts = Hosts(tmp_path)
+@pytest.fixture(params=["namespaces", "docker"])
+async def hosts(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Hosts]:
+    engine = request.getfixturevalue("docker_engine") if request.param == "docker" else None
+    hosts = Hosts(tmp_path, engine)
     yield hosts
-    await hosts.kill()
-    backend = NamespacesBackend()
-    left = await backend.adopt(SandboxSpec(id=f"{JOB}.1", folder=hosts.folder))
-    if left is not None:
-        await left.remove()
-    await backend.aclose()
-
-
-def once(store: Store) -> None:
-    """Facts are numbered without a gap that a lost fact would leave: notes take numbers too, so: rising, unique."""
-    numbers = [int(fact["id"].rpartition(".")[2]) for fact in store.facts()]
-    assert numbers == sorted(set(numbers))
-    assert store.types().count("job.finished") == 1
-    assert store.types().count("sandbox.ready") == 1
+    await hosts.remove()
+    assert engine is None or engine.containers() == []
 
 
 async def test_in_the_middle_of_a_step_again_and_again(hosts: Hosts) -> None:
@@ -143,7 +82,8 @@ async def test_a_retry_goes_on_and_its_asker_gets_the_answer(hosts: Hosts) -> No
     await hosts.when(lambda: "job.paused" in hosts.store.types())
     box = hosts.folder / "job"
     await until((box / "open").exists)
-    (box / "requests/r1").write_text("verb=retry\nsession=\n")
+    (box / "requests/.r1").write_text("verb=retry\nsession=\n")
+    (box / "requests/.r1").rename(box / "requests/r1")
     await hosts.when(lambda: hosts.store.log(1, 2) == ["try"])
     await hosts.kill()
     await hosts.start()
@@ -160,12 +100,7 @@ async def test_a_retry_goes_on_and_its_asker_gets_the_answer(hosts: Hosts) -> No
 async def test_a_killed_sandbox_is_said_to_be_lost(hosts: Hosts) -> None:
     await hosts.start(run_of("echo a; sleep 300"))
     await hosts.when(lambda: hosts.store.log(1) == ["a"])
-    await hosts.kill()
-    backend = NamespacesBackend()
-    left = await backend.adopt(SandboxSpec(id=f"{JOB}.1", folder=hosts.folder))
-    assert left is not None
-    await left.remove()
-    await backend.aclose()
+    await hosts.remove()
     await hosts.start()
     await hosts.end()
     end = hosts.store.last("job.finished")

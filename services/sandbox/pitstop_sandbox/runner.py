@@ -215,9 +215,9 @@ class JobRunner(Sessions):
         self._apply(SandboxMade(backend=name, notes=sandbox.notes, shells=shells, env=dict(sandbox.env), ssh=ssh))
 
     async def _watch(self, sandbox: Sandbox) -> None:
-        reason = await sandbox.lost()
+        fault = await sandbox.lost()
         if self._job.status not in _OVER:
-            self._apply(SandboxBroke(code="sandbox_lost", message=f"the sandbox died: {reason}"))
+            self._apply(SandboxBroke(code=fault.code, message=str(fault)))
 
     async def _remove(self) -> None:
         if self._creating is not None:
@@ -247,7 +247,8 @@ class JobRunner(Sessions):
                 await attempt.kill(force=self._job.killing == "kill")
             ended = await attempt.run()
         except BackendError as error:
-            self._apply(SandboxBroke(code=error.code, message=str(error)))
+            if error.code != "sandbox_lost":  # that one `_watch` tells, with the reason
+                self._apply(SandboxBroke(code=error.code, message=str(error)))
             return
         except OSError as error:
             ended = StepEnded(step=step, tries=tries, error=f"the host could not run it: {error}")

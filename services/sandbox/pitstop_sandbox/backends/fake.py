@@ -207,10 +207,10 @@ class FakeSandbox:
         """See `Sandbox`."""
         return ("/usr/bin/bash", "/usr/bin/sh")
 
-    async def lost(self) -> str:
+    async def lost(self) -> BackendError:
         """See `Sandbox`."""
         await self._gone.wait()
-        return self._reason
+        return BackendError("sandbox_lost", f"the sandbox died: {self._reason}")
 
     async def lose(self, reason: str) -> None:
         """Die, as a sandbox does when its holder is killed."""

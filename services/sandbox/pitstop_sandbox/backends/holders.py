@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
 from pitstop_common.limits import HOLDER_WAITS, ORPHAN_GRACE
-from pitstop_sandbox.backends.holding import HeldSandbox
+from pitstop_sandbox.backends.holding import HeldSandbox, Keeper
 from pitstop_sandbox.backends.port import BackendError, SandboxSpec
 from pitstop_sandbox.backends.starting import Spare
 from pitstop_sandbox.holder.start import START_SECONDS
@@ -18,8 +17,6 @@ SPOOL_BYTES: Final = 512 * 2**20
 SPARE_DELAY: Final = 0.05
 """Seconds after a create. Starting Python takes a core for some 40 ms, which the job's first step needs more."""
 ADOPT_STEP: Final = 0.02
-
-Clean = Callable[[], Awaitable[None]]
 
 
 class Holders:
@@ -36,23 +33,18 @@ class Holders:
         self._closed = False
         self._seen = False
 
-    @property
-    def living(self) -> int:
-        """Sandboxes that this host process has in hand."""
-        return len(self._sandboxes)
-
     def ready(self) -> None:
         """Start a spare holder, if there is none: Python is then up by the time it is needed."""
         if not self._closed and (self._spare is None or self._spare.ending.is_over):
             self._spare = Spare(privileged=self._privileged)
 
-    async def make(self, spec: SandboxSpec, plan: dict[str, Any], clean: Clean | None = None) -> HeldSandbox:
+    async def make(self, spec: SandboxSpec, plan: dict[str, Any], keeper: Keeper | None = None) -> HeldSandbox:
         """A holder that makes, or takes up, the sandbox of the plan. Raises BackendError; then nothing is left of what
         it made."""
         self.ready()
         spare, self._spare = self._spare, None
         assert spare is not None, "this backend is closed"
-        sandbox = HeldSandbox(spec, spare.sock, spare.ending, self._sandboxes.discard, clean)
+        sandbox = HeldSandbox(spec, spare.sock, spare.ending, self._sandboxes.discard, keeper)
         self._sandboxes.add(sandbox)
         try:
             await sandbox.make(self._plan(spec, plan))
@@ -79,11 +71,10 @@ class Holders:
             "orphan_grace": self._orphan_grace,
             "silence": self._orphan_grace * HOLDER_WAITS,
             "spool_limit": self._spool_bytes,
-            "meters": [],
             **plan,
         }
 
-    async def adopt(self, spec: SandboxSpec, clean: Clean | None = None) -> HeldSandbox | None:
+    async def adopt(self, spec: SandboxSpec, keeper: Keeper | None = None) -> HeldSandbox | None:
         """See `Backend`. A holder that is still making its sandbox is waited for."""
         folder = spec.folder / "holder"
         deadline = asyncio.get_running_loop().time() + START_SECONDS
@@ -92,7 +83,7 @@ class Holders:
                 await asyncio.to_thread(sweep_one, folder)
                 return None
             await asyncio.sleep(ADOPT_STEP)
-        sandbox = HeldSandbox(spec, sock, None, self._sandboxes.discard, clean)
+        sandbox = HeldSandbox(spec, sock, None, self._sandboxes.discard, keeper)
         self._sandboxes.add(sandbox)
         try:
             if await sandbox.greet():

@@ -7,9 +7,9 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -20,6 +20,16 @@ from pitstop_sandbox.backends.starting import END_SECONDS, Ending
 from pitstop_sandbox.backends.trees import give_tree, remove_tree
 from pitstop_sandbox.holder import frames
 from pitstop_sandbox.holder.sweep import sweep_one
+
+
+class Keeper(Protocol):
+    """Of a backend that made something of a sandbox itself, beside its holder."""
+
+    async def clean(self, folder: Path) -> None:
+        """Take it away: the holder is gone. Raises BackendError."""
+
+    async def why(self, folder: Path, reason: str) -> BackendError:
+        """What to say of a sandbox that has died by itself. `reason`: what its holder saw."""
 
 
 class HeldProcess:
@@ -84,13 +94,12 @@ class HeldSandbox:
         sock: socket.socket,
         ending: Ending | None,
         forget: Callable[[HeldSandbox], None],
-        clean: Callable[[], Awaitable[None]] | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
-        """`clean`: takes away what the backend itself made of this sandbox, when its holder is gone."""
         self._spec = spec
         self._ending = ending
         self._forget = forget
-        self._clean = clean
+        self._keeper = keeper
         self._uid, self._gid = os.geteuid(), os.getegid()
         self._notes: tuple[str, ...] = ()
         self._env: dict[str, str] = {}
@@ -195,10 +204,12 @@ class HeldSandbox:
             raise BackendError("sandbox_lost", self._reason or "the sandbox was removed")
         await self._news.wait()
 
-    async def lost(self) -> str:
+    async def lost(self) -> BackendError:
         """See `Sandbox`."""
         await self._gone.wait()
-        return self._reason
+        if self._keeper is not None:
+            return await self._keeper.why(self._spec.folder, self._reason)
+        return BackendError("sandbox_lost", f"the sandbox died: {self._reason}")
 
     async def remove(self) -> None:
         """See `Sandbox`."""
@@ -225,8 +236,8 @@ class HeldSandbox:
         if self._ending:
             await self._ending.wait()
         self.let_go()
-        if self._clean is not None:
-            await self._clean()
+        if self._keeper is not None:
+            await self._keeper.clean(folder)
         for name in ("holder", "home"):
             await asyncio.to_thread(remove_tree, folder / name)
 
@@ -255,7 +266,7 @@ class HeldSandbox:
         name = about["id"]
         self.sizes[name] = max(about["size"], self.sizes.get(name, 0))
         if about.get("exit"):
-            self.exits[name] = msgspec.convert(about["exit"], Exit)
+            self.exits[name] = Exit(**about["exit"])
         self._wake()
 
     def _wake(self) -> None:

@@ -69,21 +69,11 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True):
     reads it, so that the program goes on."""
 
 
-class Hit(msgspec.Struct, frozen=True):
-    """A limit of the sandbox that was met. memory: a process was killed for it; `limit` in bytes. processes: one could
-    not be started; `limit`: of how many. disk: it is full; `limit` is 0."""
-
-    kind: Literal["memory", "processes", "disk"]
-    limit: int = 0
-
-
 class Exit(msgspec.Struct, frozen=True):
-    """How a process ended: an exit code, or the signal that killed it (then code is 128 + signal). `hits`: of mode
-    `spool`, what the sandbox met while it ran, where the backend knows."""
+    """How a process ended: an exit code, or the signal that killed it (then code is 128 + signal)."""
 
     code: int
     signal: int = 0
-    hits: tuple[Hit, ...] = ()
 
 
 class Tcp(msgspec.Struct, frozen=True):
@@ -197,8 +187,9 @@ class Sandbox(Protocol):
     async def shells(self) -> tuple[str, ...]:
         """The interactive shells this image has, best first: a subset of ("bash", "sh"), with full paths."""
 
-    async def lost(self) -> str:
-        """Returns, with a reason, when the sandbox or its holder has died by itself."""
+    async def lost(self) -> BackendError:
+        """Returns when the sandbox or its holder has died by itself: `sandbox_lost`, or `engine_lost` when what runs
+        the sandboxes of this machine went away with it."""
 
     async def remove(self) -> None:
         """Kill everything inside, end the holder, and remove what the backend made. Idempotent."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,12 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of jobs that name none."""
     cpus: float = 2
     memory: int = 4 * GIB
-    processes: int = 1024
-    """What jobs are expected to ask for."""
     disk: int = 10 * GIB
     """Of all files but the job's folder, where the engine's storage can bound them."""
-    runtime: str = ""
-    """As the engine calls it; empty: its default."""
 
 
 def folder_labels(folder: Path) -> dict[str, str]:
@@ -45,32 +40,36 @@ def folder_labels(folder: Path) -> dict[str, str]:
     return {FOLDER: str(folder), ROOT: str(folder.parent.parent)}
 
 
-def config(
-    spec: SandboxSpec, image: Image, settings: Settings, *, cores: int, bound_disk: bool, resolvers: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The body of `POST /containers/create`. `cores`: how many the machine has: the engine refuses more. Its network is
-    made by us (cables.py); `resolvers`: the name servers that are reached by it."""
+class Traits(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be known of an engine. `cores`: of its machine; it refuses more."""
+
+    cores: int
+    bounds_disk: bool
+    """Its storage can bound what a container writes."""
+    live_restore: bool
+    """Containers go on while it is restarted; those that are to remove themselves it would remove then, running."""
+
+
+def config(spec: SandboxSpec, image: Image, settings: Settings, engine: Traits) -> dict[str, Any]:
+    """The body of `POST /containers/create`."""
     limits = spec.limits
-    memory = memory_of(spec, settings)
+    memory = limits.memory or settings.memory
     host: dict[str, Any] = {
         "Init": True,
-        "AutoRemove": True,
+        "AutoRemove": not engine.live_restore,
         "NetworkMode": "none",
-        "Dns": list(resolvers),
         "ExtraHosts": [f"{spec.hostname}:127.0.0.1"],
         "IpcMode": "private",
         "LogConfig": {"Type": "none"},
         "Mounts": mounts(spec),
-        "NanoCpus": int(min(limits.cpus or settings.cpus, cores) * 1e9),
+        "NanoCpus": int(min(limits.cpus or settings.cpus, engine.cores) * 1e9),
         "Memory": memory,
         "MemorySwap": memory,
         "PidsLimit": limits.processes or None,
         "SecurityOpt": [] if image.sudo else ["no-new-privileges"],
     }
-    if bound_disk and (disk := limits.disk or settings.disk):
+    if engine.bounds_disk and (disk := limits.disk or settings.disk):
         host["StorageOpt"] = {"size": str(disk)}
-    if settings.runtime:
-        host["Runtime"] = settings.runtime
     return {
         "Image": image.id,
         "Entrypoint": ["/bin/sh", "-c", FIRST_PROCESS],
@@ -82,11 +81,6 @@ def config(
         "Labels": {SANDBOX: spec.id, **folder_labels(spec.folder)},
         "HostConfig": host,
     }
-
-
-def memory_of(spec: SandboxSpec, settings: Settings) -> int:
-    """Of all its processes, bytes; swap is in it."""
-    return spec.limits.memory or settings.memory
 
 
 def mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
@@ -105,7 +99,8 @@ def look(image: str) -> dict[str, Any]:
             "HostConfig": {"NetworkMode": "none"}}  # fmt: skip
 
 
-def bounds_disk(info: dict[str, Any]) -> bool:
-    """Can this engine's storage bound what a container writes? `info`: what the engine says of itself."""
+def traits(info: dict[str, Any], *, cores: int) -> Traits:
+    """`info`: what the engine says of itself."""
     driver, status = info.get("Driver"), dict(each for each in info.get("DriverStatus") or () if len(each) == 2)
-    return driver in ("btrfs", "zfs") or (driver == "overlay2" and status.get("Backing Filesystem") == "xfs")
+    bounds = driver in ("btrfs", "zfs") or (driver == "overlay2" and status.get("Backing Filesystem") == "xfs")
+    return Traits(cores=cores, bounds_disk=bounds, live_restore=bool(info.get("LiveRestoreEnabled")))

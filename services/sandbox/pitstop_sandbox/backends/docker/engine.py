@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import tarfile
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,6 +20,7 @@ DEFAULT_HOST: Final = "unix:///var/run/docker.sock"
 PULL_SECONDS: Final = 1800.0
 SAY_SECONDS: Final = 120.0
 """For any other answer: a busy engine may take long, but not for ever."""
+_NO_END: Final = aiohttp.ClientTimeout(total=None, sock_connect=SAY_SECONDS)
 NO_CONNECTION: Final = 900
 OK: Final = 200
 NOT_FOUND: Final = 404
@@ -41,11 +43,45 @@ class Engine:
     def __init__(self, host: str = DEFAULT_HOST) -> None:
         self.host = host
         self._docker: aiodocker.Docker | None = None
+        self._silent = ""
+        """Why nothing is asked, when it does not even answer a ping."""
+        self._asking: set[asyncio.Task[Any]] = set()
+        self._cut: set[asyncio.Task[Any]] = set()
 
     @property
     def socket(self) -> Path | None:
         """Of an engine on this machine; None for any other."""
         return Path(self.host.removeprefix("unix://")) if self.host.startswith("unix://") else None
+
+    async def ping(self) -> None:
+        """Returns when it answers, which may be never."""
+        with self._faults("the engine does not answer", always=True):
+            # Not by aiodocker, whose first question of all is another one.
+            async with self._client.session.get(self._url("_ping"), timeout=_NO_END) as reply:
+                if reply.status != OK:
+                    raise EngineError("engine_refused", "the engine does not answer", reply.status)
+        self._silent = ""
+
+    def cut(self, why: str) -> None:
+        """It hangs: everything that waits for it fails now, and what is asked later at once, until it answers."""
+        self._silent = why
+        for task in self._asking - self._cut:
+            self._cut.add(task)
+            task.cancel()
+
+    async def deaths(self, label: str) -> AsyncGenerator[tuple[str, dict[str, str]]]:
+        """First ("", {}), when the engine hears us; then of each container with this label: `kill` when the engine is
+        to end it, `die` when it has ended, and its labels. Ends with the engine."""
+        about = {"filters": json.dumps({"type": ["container"], "event": ["die", "kill"], "label": [label]})}
+        with self._faults("its events cannot be heard", always=True):
+            async with self._client.session.get(self._url("events"), params=about, timeout=_NO_END) as reply:
+                if reply.status != OK:
+                    raise EngineError("engine_refused", "its events cannot be heard", reply.status)
+                self._silent = ""
+                yield "", {}
+                async for line in reply.content:
+                    event = json.loads(line)
+                    yield event["Action"], dict(event["Actor"]["Attributes"])
 
     async def info(self) -> dict[str, Any]:
         """What the engine says of itself."""
@@ -64,8 +100,9 @@ class Engine:
 
     async def pull(self, name: str) -> AsyncIterator[dict[str, Any]]:
         """Fetch an image from its registry; what the engine says of it as it comes."""
-        with self._faults(f"the image {name} cannot be fetched"):
-            timeout = aiohttp.ClientTimeout(total=PULL_SECONDS)
+        # Not cut off: who reads this may be awaiting something else.
+        with self._faults(f"the image {name} cannot be fetched", cut=False):
+            timeout = aiohttp.ClientTimeout(total=PULL_SECONDS, sock_read=SAY_SECONDS)
             async with contextlib.aclosing(
                 self._client.images.pull(name, stream=True, timeout=timeout)  # type: ignore[call-overload]
             ) as said:
@@ -100,7 +137,7 @@ class Engine:
     async def has(self, container: str, paths: Iterable[str]) -> set[str]:
         """Those of the paths that are there."""
         found = set()
-        url = self._client._canonicalize_url(f"containers/{container}/archive")
+        url = self._url(f"containers/{container}/archive")
         for path in paths:
             with self._faults(f"{path} of the image cannot be looked at"):
                 # Not by aiodocker, which looks for JSON in the body of a refused HEAD.
@@ -160,17 +197,36 @@ class Engine:
     def _container(self, id: str) -> aiodocker.containers.DockerContainer:
         return self._client.containers.container(id)
 
+    def _url(self, path: str) -> Any:
+        return self._client._canonicalize_url(path, versioned_api=False)
+
     @contextlib.contextmanager
-    def _faults(self, what: str) -> Iterator[None]:
+    def _faults(self, what: str, *, always: bool = False, cut: bool = True) -> Iterator[None]:
+        """`always`: ask it though it was silent. `cut`: let go when it is."""
+        if self._silent and not always:
+            raise EngineError("engine_lost", f"{what}: {self._silent}", NO_CONNECTION)
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        if cut:
+            self._asking.add(task)
         try:
             yield
+        except asyncio.CancelledError:
+            if task not in self._cut or task.uncancel() > before:
+                raise
+            raise EngineError("engine_lost", f"{what}: {self._silent}", NO_CONNECTION) from None
         except aiodocker.DockerError as error:
             if error.status == NO_CONNECTION:
-                raise EngineError("engine_lost", f"no Docker Engine answers at {self.host}", error.status) from None
+                text = f"no Docker Engine answers at {self.host}"
+                raise EngineError("engine_lost", text, error.status) from None
             raise EngineError("engine_refused", f"{what}: {error.message}", error.status) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             text = f"{what}: the engine at {self.host} broke off ({error or type(error).__name__})"
             raise EngineError("engine_lost", text, NO_CONNECTION) from None
+        finally:
+            self._asking.discard(task)
+            self._cut.discard(task)
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
