@@ -47,7 +47,7 @@ class Shell:
     async def prompt(self) -> list[str]:
         """The lines seen until the shell waits for a command."""
         self._show.hold()
-        await self._until(lambda: bool(_PROMPT.fullmatch(_CONTROL.sub("", self._rest))), "a prompt")
+        await self._until(lambda: bool(_PROMPT.fullmatch(_seen(self._rest))), "a prompt")
         self._show.release()
         lines, self._lines = self._lines, []
         return lines
@@ -110,7 +110,7 @@ class Shell:
             self._line(line)
 
     def _line(self, raw: str) -> None:
-        line = _CONTROL.sub("", raw)
+        line = _seen(raw)
         self._lines.append(line)
         prompt = _PROMPT.match(line)
         at = prompt.end() if prompt else 0
@@ -124,6 +124,11 @@ class Shell:
             await self._process.wait()
         asyncio.get_running_loop().remove_reader(self._terminal)
         os.close(self._terminal)
+
+
+def _seen(raw: str) -> str:
+    """What a line shows in the end: a shell draws its prompt again when its window changes."""
+    return _CONTROL.sub("", raw.rstrip("\r").rpartition("\r")[2])
 
 
 @contextlib.asynccontextmanager

@@ -94,7 +94,7 @@ async def test_any_key_keeps_an_idle_session(anybody: Outside) -> None:
 
 
 async def test_an_extension_keeps_it_without_a_key(anybody: Outside) -> None:
-    run = await held(anybody, "extend", idle_timeout=3, max_duration=4)
+    run = await held(anybody, "extend", idle_timeout=8, max_duration=9)
     with run.shell() as screen:
         await screen.until(PROMPT)
         await screen.until("Press any key to keep it")
