@@ -41,9 +41,9 @@ def server_path() -> Path:
     return path
 
 
-def die_with_parent() -> None:
-    """For `preexec_fn`: the kernel kills this process when the one that started it dies."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """For `preexec_fn`: the kernel sends this process a signal when the one that started it dies."""
+    _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 class EmbeddedServer:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pitstop_common.backoff import Backoff
 from pitstop_common.embedded import die_with_parent
 from pitstop_common.errors import Unavailable
+from pitstop_common.ready_process import ReadyProcess
 
 _STOP_SECONDS: Final = 32.0
 """A little more than a service's own deadline."""
@@ -24,19 +23,17 @@ _LAST_LINES: Final = 5
 _LOG_BYTES: Final = 16 * 1024 * 1024
 
 
-class Child:
+class Child(ReadyProcess):
     """One service. `ready`: the facts of its newest ready line; `changed` hears its name when there are new ones."""
 
     def __init__(
         self, name: str, argv: list[str], env: Callable[[], Mapping[str, str]], *, log: Path, ready_file: Path,
         say: Callable[[str], None], changed: Callable[[str], None],
     ) -> None:  # fmt: skip
+        super().__init__(ready_file, self._is_ready)
         self.name = name
-        self.ready: dict[str, Any] = {}
-        self._argv, self._env, self._log, self._ready_file = argv, env, log, ready_file
+        self._argv, self._env, self._log = argv, env, log
         self._say, self._changed = say, changed
-        self._process: Process | None = None
-        self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._first = asyncio.Event()
         self._fatal = ""
@@ -51,17 +48,6 @@ class Child:
         await self._first.wait()
         if self._fatal:
             raise Unavailable(self._fatal)
-
-    @property
-    def pid(self) -> int:
-        """0 while it does not run."""
-        return self._process.pid if self._process is not None and self._process.returncode is None else 0
-
-    def send(self, number: int) -> None:
-        """Send a signal; nothing happens when it has ended."""
-        with contextlib.suppress(ProcessLookupError):
-            if self._process is not None and self._process.returncode is None:
-                self._process.send_signal(number)
 
     async def stop(self, number: int = signal.SIGTERM) -> None:
         """End it for good: `number`, and SIGKILL when it outlives its deadline."""
@@ -81,7 +67,7 @@ class Child:
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             born, size = loop.time(), self._log.stat().st_size if self._log.exists() else 0
-            code = await self._live()
+            code = await self._live(self._start_one)
             if self._stopping.is_set():
                 return
             if code == _CONFIG_EXIT and not self._first.is_set():
@@ -90,38 +76,22 @@ class Child:
                 return
             delay = backoff.after(loop.time() - born)
             self._say(f"{self.name} {_ended(code)}; starting it again in {delay:.1f} s{self._news(size)}")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._stopping.wait()
+            await self._wait(delay)
 
-    async def _live(self) -> int:
-        self._ready_file.unlink(missing_ok=True)
+    async def _start_one(self) -> Process:
         self._rotate()
         descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            self._process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *self._argv, stdin=DEVNULL, stdout=descriptor, stderr=descriptor, env=dict(self._env()),
                 start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip
         finally:
             os.close(descriptor)
-        if self._stopping.is_set():
-            self.send(signal.SIGTERM)
-        watch = asyncio.create_task(self._await_ready())
-        try:
-            return await self._process.wait()
-        finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
 
-    async def _await_ready(self) -> None:
-        while True:
-            with contextlib.suppress(OSError, ValueError):
-                self.ready = json.loads(self._ready_file.read_text())
-                self._first.set()
-                self._changed(self.name)
-                return
-            await asyncio.sleep(0.01)
+    def _is_ready(self) -> None:
+        self._first.set()
+        self._changed(self.name)
 
     def _news(self, since: int) -> str:
         """The last words, unless they are those of the death before."""
