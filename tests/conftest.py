@@ -27,10 +27,16 @@ async def nats_server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
 
 
 @pytest.fixture
-async def bus(nats_server: EmbeddedServer) -> AsyncIterator[Bus]:
+def partitions(request: pytest.FixtureRequest) -> int:
+    """Of the decision log: 1, or the parameter of the test."""
+    return int(getattr(request, "param", 1))
+
+
+@pytest.fixture
+async def bus(nats_server: EmbeddedServer, partitions: int) -> AsyncIterator[Bus]:
     """A connection with all streams and buckets made."""
     async with connected(nats_server.url(), "test") as connection:
-        await provision(connection)
+        await provision(connection, partitions=partitions)
         yield connection
 
 

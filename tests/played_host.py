@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,18 @@ class Scheduler:
         status = self.process.wait(20)
         self.process = None
         return status
+
+
+@contextlib.asynccontextmanager
+async def scheduling(url: str, folder: Path, **settings: str) -> AsyncIterator[Scheduler]:
+    """One that is up for the length of a block, and ends well."""
+    one = Scheduler(url, folder, "one", **settings)
+    try:
+        await one.start()
+        yield one
+    finally:
+        status = one.end()
+    assert status == 0
 
 
 async def until(condition: Callable[[], Any], timeout: float = PATIENCE) -> Any:
@@ -99,6 +112,17 @@ class PlayedHost:
         """Stop pulling."""
         await self.starts.close()
         await self.commands.close()
+
+
+@contextlib.asynccontextmanager
+async def playing(bus: Bus, capacity: int) -> AsyncIterator[PlayedHost]:
+    """One with room for so many jobs, for the length of a block."""
+    played = PlayedHost(bus)
+    try:
+        await played.announce(capacity)
+        yield played
+    finally:
+        await played.close()
 
 
 async def ask(bus: Bus, verb: str, **body: Any) -> Any:

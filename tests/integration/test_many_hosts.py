@@ -10,33 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.played_host import Scheduler, ask, until
+from tests.played_host import Scheduler, ask, scheduling, until
 from tests.sandbox_hosts import Stage, host
 
 from pitstop_common import subjects
-from pitstop_common.bus import Bus, connected
+from pitstop_common.bus import Bus
 from pitstop_common.embedded import EmbeddedServer
-from pitstop_common.provision import provision
-
-
-@pytest.fixture
-def partitions(request: pytest.FixtureRequest) -> int:
-    return int(getattr(request, "param", 1))
-
-
-@pytest.fixture
-async def bus(nats_server: EmbeddedServer, partitions: int) -> AsyncIterator[Bus]:
-    async with connected(nats_server.url(), "test") as connection:
-        await provision(connection, partitions=partitions)
-        yield connection
 
 
 @pytest.fixture
 async def scheduler(bus: Bus, nats_server: EmbeddedServer, partitions: int, tmp_path: Path) -> AsyncIterator[Scheduler]:
-    made = Scheduler(nats_server.url(), tmp_path, "one", partitions=str(partitions))
-    await made.start()
-    yield made
-    assert made.end() == 0
+    async with scheduling(nats_server.url(), tmp_path, partitions=str(partitions)) as one:
+        yield one
 
 
 def workflow(runs_on: str, command: str = "echo hello") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.integration.test_sandbox_service_process import processes_of
 from tests.janitors import janitor
-from tests.played_host import Scheduler, ask, until
+from tests.played_host import Scheduler, ask, scheduling, until
 from tests.sandbox_hosts import There
 
 from pitstop_common import messages as m
@@ -27,10 +27,8 @@ LOST_AFTER = 8.0
 
 @pytest.fixture
 async def scheduler(bus: Bus, nats_server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Scheduler]:
-    one = Scheduler(nats_server.url(), tmp_path, "one", org_slots="1")
-    await one.start()
-    yield one
-    assert one.end() == 0
+    async with scheduling(nats_server.url(), tmp_path, org_slots="1") as one:
+        yield one
 
 
 def host(server: EmbeddedServer, folder: Path, name: str) -> There:

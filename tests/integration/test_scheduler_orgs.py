@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.patience import PATIENCE
-from tests.played_host import KEY, PlayedHost, Scheduler, ask, until
+from tests.played_host import KEY, PlayedHost, Scheduler, ask, playing, scheduling, until
 
 from pitstop_common import messages as m
 from pitstop_common import subjects
@@ -24,14 +24,9 @@ from pitstop_scheduler.verify import check
 
 @pytest.fixture
 async def scheduler(bus: Bus, nats_server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Scheduler]:
-    one = Scheduler(nats_server.url(), tmp_path, "one", org_slots="3")
-    try:
-        await one.start()
+    async with scheduling(nats_server.url(), tmp_path, org_slots="3") as one:
         await until(lambda: owns(bus))
         yield one
-    finally:
-        status = one.end()
-    assert status == 0
 
 
 async def owns(bus: Bus) -> bool:
@@ -41,10 +36,8 @@ async def owns(bus: Bus) -> bool:
 
 @pytest.fixture
 async def host(bus: Bus) -> AsyncIterator[PlayedHost]:
-    played = PlayedHost(bus)
-    await played.announce(8)
-    yield played
-    await played.close()
+    async with playing(bus, 8) as played:
+        yield played
 
 
 async def run(bus: Bus, id: str, **more: Any) -> Any:

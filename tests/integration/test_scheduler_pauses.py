@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.played_host import KEY, PlayedHost, Scheduler, ask, until
+from tests.played_host import KEY, PlayedHost, Scheduler, ask, playing, scheduling, until
 
 from pitstop_common import messages as m
 from pitstop_common import subjects
@@ -21,18 +21,14 @@ from pitstop_scheduler.verify import check
 
 @pytest.fixture
 async def scheduler(bus: Bus, nats_server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Scheduler]:
-    one = Scheduler(nats_server.url(), tmp_path, "one", ssh_disabled="acme/locked", snapshot_every="3")
-    await one.start()
-    yield one
-    assert one.end() == 0
+    async with scheduling(nats_server.url(), tmp_path, ssh_disabled="acme/locked", snapshot_every="3") as one:
+        yield one
 
 
 @pytest.fixture
 async def host(bus: Bus) -> AsyncIterator[PlayedHost]:
-    played = PlayedHost(bus)
-    await played.announce(2)
-    yield played
-    await played.close()
+    async with playing(bus, 2) as played:
+        yield played
 
 
 async def requested(bus: Bus, project: str = "web") -> str:

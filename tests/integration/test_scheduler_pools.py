@@ -12,9 +12,8 @@ from tests.played_host import PlayedHost, Scheduler, until
 
 from pitstop_common import messages as m
 from pitstop_common import subjects
-from pitstop_common.bus import Bus, connected
+from pitstop_common.bus import Bus
 from pitstop_common.embedded import EmbeddedServer
-from pitstop_common.provision import provision
 from pitstop_common.pull import read_all
 from pitstop_common.streams import IN
 from pitstop_scheduler.verify import check_all
@@ -27,13 +26,6 @@ ROOM = 8
 @pytest.fixture(params=[1, 4])
 def partitions(request: pytest.FixtureRequest) -> int:
     return int(request.param)
-
-
-@pytest.fixture
-async def bus(nats_server: EmbeddedServer, partitions: int) -> AsyncIterator[Bus]:
-    async with connected(nats_server.url(), "test") as connection:
-        await provision(connection, partitions=partitions)
-        yield connection
 
 
 @pytest.fixture

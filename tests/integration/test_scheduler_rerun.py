@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.patience import PATIENCE
-from tests.played_host import KEY, PlayedHost, Scheduler, ask, until
+from tests.played_host import KEY, PlayedHost, Scheduler, ask, playing, scheduling, until
 
 from pitstop_common import messages as m
 from pitstop_common import subjects
@@ -28,18 +28,14 @@ OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC9oSQwF0s9GFMb0o0i3ZU5FQIABeQI
 
 @pytest.fixture
 async def scheduler(bus: Bus, nats_server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Scheduler]:
-    one = Scheduler(nats_server.url(), tmp_path, "one", ssh_disabled="acme/locked")
-    await one.start()
-    yield one
-    assert one.end() == 0
+    async with scheduling(nats_server.url(), tmp_path, ssh_disabled="acme/locked") as one:
+        yield one
 
 
 @pytest.fixture
 async def host(bus: Bus) -> AsyncIterator[PlayedHost]:
-    played = PlayedHost(bus)
-    await played.announce(9)
-    yield played
-    await played.close()
+    async with playing(bus, 9) as played:
+        yield played
 
 
 async def ended(bus: Bus, host: PlayedHost, **body: Any) -> str:
