@@ -101,7 +101,6 @@ MAX_HOLD_COUNT: Final = 1000
 HOLD_FOR: Final = 7 * 24 * 3600.0
 """A hold that says no time is forgotten after so many seconds."""
 MAX_HOLD_SECONDS: Final = 30 * 24 * 3600
-HOLD: Final = re.compile(r"[a-z0-9]{1,16}\Z")
 
 # -- what lets people in (seconds) -------------------------------------------------------------------------------
 TOKEN_TTL: Final = 900.0

@@ -61,8 +61,3 @@ Rules = Annotated[
 def at_least(role: Role, needed: Role) -> bool:
     """Is `role` enough."""
     return ROLES.index(role) >= ROLES.index(needed)
-
-
-def lesser(one: Role, other: Role) -> Role:
-    """The one that may do less."""
-    return min(one, other, key=ROLES.index)

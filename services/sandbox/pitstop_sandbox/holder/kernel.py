@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from typing import Final
 
 CLONE_NEWNS: Final = 0x00020000
-MS_RDONLY: Final = 1
 MS_NOSUID: Final = 2
 MS_NODEV: Final = 4
 MS_BIND: Final = 4096
