@@ -17,9 +17,10 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tests.link_tls import make_tls
 from tests.netns import WALL, Machine, Networks
 from tests.patience import PATIENCE
-from tests.ssh_support import make_key, make_tls
+from tests.ssh_support import make_key
 
 from pitstop_common import subjects
 from pitstop_common.bus import Bus, connected

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import asyncssh
 import pytest
 from tests.acceptance.support.outside import Outside, Place, Run, outside, running
-from tests.ssh_support import Screen
+from tests.screens import Screen
 
 SECONDS = 60.0
 DATA = bytes(range(256)) * 4000

@@ -19,7 +19,7 @@ from nats.errors import Error as NatsError
 from tests.acceptance.support.outside import PROMPT, Done, Outside, Place, Run, left, outside, running
 from tests.cli_system import Home, processes_of, up
 from tests.patience import PATIENCE
-from tests.ssh_support import Screen
+from tests.screens import Screen
 from tests.whole_system import wait_until
 
 from pitstop_common.embedded import die_with_parent

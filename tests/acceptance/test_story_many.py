@@ -17,7 +17,7 @@ import pytest
 from tests.acceptance.support.outside import PROMPT, Outside, Place, outside, running
 from tests.cli_system import PITSTOP
 from tests.patience import PATIENCE
-from tests.ssh_support import Screen
+from tests.screens import Screen
 from tests.whole_system import wait_until
 
 from pitstop_common.embedded import die_with_parent

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 from tests.netns import Machine, networks
 from tests.patience import PATIENCE
-from tests.ssh_support import Screen
+from tests.screens import Screen
 from tests.wide_system import HOSTS, HTTP_PORT, Wide
 
 CUT_FOR: Final = 20.0

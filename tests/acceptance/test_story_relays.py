@@ -19,7 +19,7 @@ from tests.acceptance.support.outside import PROMPT, Outside, Place, Run, outsid
 from tests.acceptance.test_story_kills import kill
 from tests.acceptance.test_story_shells import BACK, pid_of
 from tests.patience import PATIENCE
-from tests.ssh_support import Screen
+from tests.screens import Screen
 from tests.whole_system import page, wait_until
 
 from pitstop_common.embedded import die_with_parent

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from tests.acceptance.support.outside import PROMPT, Outside, Place, Run, outside, running
 from tests.acceptance.test_story_kills import kill
-from tests.ssh_support import Screen
+from tests.screens import Screen
 
 BACK = "[pitstop] back in the shell you left"
 COUNTING = "for i in $(seq 200); do echo tick $i; sleep 0.05; done"

@@ -15,8 +15,10 @@ import asyncssh
 import msgspec
 import pytest
 from asyncssh.packet import Boolean, Byte, String, UInt32
+from tests.entered_jobs import LocalJob
+from tests.link_tls import client_tls, make_tls
 from tests.patience import PATIENCE
-from tests.ssh_support import HOST, JOB, Access, LocalJob, allowed, client_tls, make_tls
+from tests.ssh_support import HOST, JOB, Access, allowed
 
 from pitstop_common.link import Close, Frame, Hello, Kind, Open, Reader, pack
 from pitstop_common.messages import AccessReply, DialRequest

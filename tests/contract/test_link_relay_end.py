@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.link_tls import client_tls, make_tls
 from tests.patience import PATIENCE
-from tests.ssh_support import client_tls, make_tls
 
 from pitstop_common.link import Close, Frame, Hello, Kind, Open, Reader, pack
 from pitstop_common.messages import DialReply, DialRequest

@@ -15,7 +15,8 @@ from tests.fuzz.job import PlayedJob
 from tests.fuzz.messages import CONVERSATIONS
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.wire import Wire
-from tests.ssh_support import HOST, JOB, Access, allowed, client_tls, make_tls
+from tests.link_tls import client_tls, make_tls
+from tests.ssh_support import HOST, JOB, Access, allowed
 
 from pitstop_common.limits import MAX_FRAME
 from pitstop_common.link import Close, Hello, Kind, LinkError, Open, Reader, pack, pack_ending

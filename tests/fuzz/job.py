@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.ssh_support import LocalJob
+from tests.entered_jobs import LocalJob
 
 from pitstop_sandbox.backends.port import BackendError, Exit, Listener, Process, Tcp, Unix
 from pitstop_sandbox.backends.sockets import SocketListener

@@ -12,7 +12,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 from tests.bait import bait
-from tests.ssh_support import JOB, World, in_world, screen
+from tests.screens import screen
+from tests.ssh_support import JOB, World, in_world
 from tests.whole_system import free_port
 
 from pitstop_common.roles import Services

@@ -18,7 +18,8 @@ import msgspec
 import pytest
 from tests.patience import PATIENCE
 from tests.proofs import security_key, signed
-from tests.ssh_support import JOB, World, in_world, make_key, screen
+from tests.screens import screen
+from tests.ssh_support import JOB, World, in_world, make_key
 
 from pitstop_common.certificates import parse
 from pitstop_common.link import Kind, Open

@@ -16,8 +16,11 @@ import msgspec
 import pytest
 from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry
+from tests.entered_jobs import LocalJob
+from tests.link_tls import client_tls, make_tls
 from tests.patience import PATIENCE
-from tests.ssh_support import HOST, JOB, Access, LocalJob, World, allowed, client_tls, make_key, make_tls, screen
+from tests.screens import screen
+from tests.ssh_support import HOST, JOB, Access, World, allowed, make_key
 
 from pitstop_common import subjects
 from pitstop_common.bus import Bus

@@ -6,7 +6,8 @@ import asyncio
 import signal
 
 import pytest
-from tests.ssh_support import JOB, World, in_world, screen
+from tests.screens import screen
+from tests.ssh_support import JOB, World, in_world
 
 from pitstop_sandbox.channels import running
 

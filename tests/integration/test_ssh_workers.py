@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.integration.test_ssh_service import At, Service, service
 from tests.patience import PATIENCE
-from tests.ssh_support import screen
+from tests.screens import screen
 from tests.whole_system import wait_until
 
 __all__ = ["service"]

@@ -16,7 +16,7 @@ from asyncssh.misc import map_handler_name
 from asyncssh.packet import Boolean, Byte, SSHPacket, String, UInt32
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.ssh_support import LocalJob
+from tests.entered_jobs import LocalJob
 
 from pitstop_common.roles import Services
 from pitstop_sandbox.channels import gate, pace

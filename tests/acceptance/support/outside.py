@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from nats.aio.msg import Msg
 from tests.cli_system import Home, Up, processes_of, up
 from tests.patience import PATIENCE
-from tests.ssh_support import Screen
+from tests.screens import Screen
 
 from pitstop_common.bus import Bus, connected
 from pitstop_common.pull import Delivery, read_all
