@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from tests.patience import PATIENCE
 
-from pitstop_common.messages import HostFact, JobReport, LogChunk, SshAddress, encode
+from pitstop_common.messages import JobReport, LogChunk, SshAddress, encode
 from pitstop_common.spec import JobSpec, PausePlan, RunSpec, SessionPolicy, Source, StepSpec
 from pitstop_sandbox.backends.namespaces import NamespacesBackend
 from pitstop_sandbox.backends.port import Exit, Process
@@ -217,8 +217,3 @@ def _drain(fd: int) -> str:
 def facts_of(store: Store, type_: str) -> list[dict[str, Any]]:
     """All facts of a type."""
     return [fact for fact in store.facts() if fact["type"] == type_]
-
-
-def fact_type(fact: HostFact) -> str:
-    """`job.paused` of a JobPaused."""
-    return str(fact.__struct_config__.tag)

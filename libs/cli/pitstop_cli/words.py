@@ -154,3 +154,8 @@ def _when(run: dict[str, Any], now: float) -> str:
     if run.get("finished"):
         return f", {clock(run['created'], now)}, took {span(run['finished'] - run['created'])}"
     return f", since {clock(run['created'], now)}" if run.get("created") else ""
+
+
+def over(job: str) -> str:
+    """What to do about a job that nobody can enter any more."""
+    return f"what it said: pitstop logs {job}   again: pitstop rerun {job} --ssh-on-failure"

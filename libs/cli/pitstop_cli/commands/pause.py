@@ -113,7 +113,7 @@ def _address_at_pause(entry: dict[str, Any]) -> dict[str, Any] | None:
     if job["status"] in {"finished", "stopping"}:
         raise Failure(
             f"job {job['job']} did not come to its pause: {words.state(entry)}",
-            next=f"what it said: pitstop logs {job['job']}   again: pitstop rerun {job['job']} --ssh-on-failure",
+            next=words.over(job["job"]),
             code=NOT_FOUND,
         )
     if not job.get("pausing"):

@@ -140,12 +140,14 @@ def only(status: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
 
 
 def _refuse_the_impossible(entry: dict[str, Any]) -> None:
+    from pitstop_cli import words
+
     job = entry["job"]
     if job["status"] in {"finished", "stopping"}:
         result = job["result"] or "being stopped"
         raise Failure(
             f"job {job['job']} has ended ({result}); nobody can enter it any more",
-            next=f"what it said: pitstop logs {job['job']}   again: pitstop rerun {job['job']} --ssh-on-failure",
+            next=words.over(job["job"]),
             code=NOT_FOUND,
         )
     if not entry.get("allowed"):

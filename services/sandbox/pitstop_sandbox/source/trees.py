@@ -31,7 +31,6 @@ class TreeMaker:
         self.tree = temp / "tree"
         self._want = want
         self._limits = limits
-        self._credential = credential
         self._git = Git(temp, log, limits, credential, want.local)
         cache = Cache(limits.cache, limits.cache_size) if limits.cache else None
         self._fetcher = Fetcher(self._git, cache, org, credential)
