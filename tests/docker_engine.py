@@ -28,6 +28,7 @@ FULL: Final = "pitstop-test/full:latest"
 BARE: Final = "pitstop-test/bare:latest"
 """A shell and few programs: no bash, no sudo, no user of its own."""
 IMAGE_ENV: Final = {"PATH": debian_image.PATH, "FROM_IMAGE": "yes", "LANG": "C.UTF-8"}
+FORWARD: Final = Path("/proc/sys/net/ipv4/ip_forward")
 PROGRAMS: Final = ("/bin/sh", "/bin/cat", "/bin/ls", "/usr/bin/env", "/usr/bin/id", "/bin/sleep", "/bin/stty")
 
 
@@ -40,7 +41,7 @@ class DockerEngine:
         self._command = [
             "dockerd", "--host", f"unix://{folder}/s", "--data-root", f"{folder}/d", "--exec-root", f"{folder}/e",
             "--pidfile", f"{folder}/pid", "--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
-            "--shutdown-timeout", "5", *options,
+            "--shutdown-timeout", "5", "--add-runtime", "other=/bin/true", *options,
         ]  # fmt: skip
         self.process: subprocess.Popen[bytes]
 
@@ -103,12 +104,15 @@ def running_engine(*options: str) -> Iterator[DockerEngine]:
     # Short: the paths of its sockets, and of those that containerd makes, have at most 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="pd-", dir="/tmp"))
     engine = DockerEngine(folder, *options)
+    forwarded = FORWARD.read_text()
+    FORWARD.write_text("1")  # as an engine does that has networks
     try:
         if fault := engine.begin():
             pytest.skip(f"docker: dockerd does not start here: {fault}")
         yield engine
     finally:
         _end(engine)
+        FORWARD.write_text(forwarded)
 
 
 def _missing() -> str:

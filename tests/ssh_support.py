@@ -15,6 +15,7 @@ import asyncssh
 import msgspec
 import uvloop
 from prometheus_client import CollectorRegistry
+from tests.docker_engine import FULL
 from tests.entered_jobs import LocalJob, SandboxJob
 from tests.link_tls import client_tls, make_tls
 
@@ -36,6 +37,10 @@ from pitstop_relay.config import RelayConfig
 from pitstop_relay.metrics import RelayMetrics
 from pitstop_relay.service import Relay, SshAt
 from pitstop_sandbox import control
+from pitstop_sandbox.backends.docker import container
+from pitstop_sandbox.backends.docker.backend import DockerBackend
+from pitstop_sandbox.backends.docker.cables import Cables
+from pitstop_sandbox.backends.docker.network import Outward
 from pitstop_sandbox.backends.fake import FakeBackend
 from pitstop_sandbox.backends.namespaces import NamespacesBackend
 from pitstop_sandbox.backends.port import (
@@ -191,7 +196,12 @@ async def world(
 @contextlib.asynccontextmanager
 async def sandboxed(folder: Path, kind: str, **settings: Any) -> AsyncIterator[World]:
     """The same with a real sandbox of that kind of backend."""
+    engine = settings.pop("engine", None)
     backend: Backend = FakeBackend() if kind == "fake" else NamespacesBackend()
+    if engine is not None:
+        backend = DockerBackend(
+            host=engine.host, settings=container.Settings(image=FULL), cables=Cables(Outward(root=folder))
+        )  # fmt: skip
     (folder / "job").mkdir()
     spec = SandboxSpec(id="job.1", folder=folder / "job")
     sandbox = await backend.create(spec)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cli_system import Home, Up, processes_of, up
 from tests.docker_engine import BARE, FULL, DockerEngine
+from tests.outside import METADATA, NEAR, PUBLIC, Outside, outside
 from tests.patience import PATIENCE
 from tests.whole_system import wait_until
 
@@ -34,13 +37,13 @@ jobs:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, docker_engine: DockerEngine) -> Iterator[tuple[Home, Up]]:
+def home(tmp_path_factory: pytest.TempPathFactory, docker_engine: DockerEngine) -> Iterator[tuple[Home, Up, Outside]]:
     """A system of its own, which ends with every container gone."""
     made = Home(tmp_path_factory.mktemp("docker"))
     engine = {"PITSTOP_DOCKER_HOST": docker_engine.host, "PITSTOP_DOCKER_IMAGE": FULL}
-    with up(made, "--slots", "4", more=engine) as system:
+    with outside() as world, up(made, "--slots", "4", more=engine) as system:
         made.run("keys", "add", made.public)
-        yield made, system
+        yield made, system, world
     assert processes_of(made.folder) == {}
     wait_until(lambda: docker_engine.get("/containers/json?all=1") == (200, b"[]\n"), PATIENCE)
 
@@ -64,8 +67,8 @@ def sftp(home: Home, printed: str, batch: str) -> subprocess.CompletedProcess[st
     )  # fmt: skip
 
 
-def test_a_failed_step_in_a_container_is_looked_at_mended_and_tried_again(home: tuple[Home, Up]) -> None:
-    person, system = home
+def test_a_failed_step_in_a_container_is_looked_at_mended_and_tried_again(home: tuple[Home, Up, Outside]) -> None:
+    person, system, _ = home
     assert system.facts["sandboxes"].startswith("docker: Docker Engine ")
     person.checkout(FAILING, answer="41\n")
     with person.start("run", "--ssh-on-failure") as running:
@@ -84,8 +87,8 @@ def test_a_failed_step_in_a_container_is_looked_at_mended_and_tried_again(home: 
     assert "yes C /home/runner\n" in log and "in /home/runner/work\n" in log
 
 
-def test_a_job_names_its_image_and_one_that_is_not_there_is_its_error(home: tuple[Home, Up]) -> None:
-    person, system = home
+def test_a_job_names_its_image_and_one_that_is_not_there_is_its_error(home: tuple[Home, Up, Outside]) -> None:
+    person, system, _ = home
     nowhere = {"image": "nowhere.invalid/x", "steps": [{"run": "true"}]}
     bare = {"image": BARE, "steps": [{"run": "id -u; test ! -e /bin/bash"}]}
     asyncio.run(publish(system.facts["nats"], {"one": nowhere, "two": bare}))
@@ -102,6 +105,28 @@ def test_a_job_names_its_image_and_one_that_is_not_there_is_its_error(home: tupl
     said = person.run("status", runs["one"]["run"]).stdout + person.run("logs", runs["one"]["run"]).stdout
     assert "nowhere.invalid/x:latest is not on this host and could not be fetched" in said
     assert person.run("logs", runs["two"]["run"]).stdout.count("1001\n") == 1
+
+
+def test_a_step_reaches_the_outside_and_neither_nats_nor_the_relay(home: tuple[Home, Up, Outside]) -> None:
+    person, system, world = home
+    ports = (int(system.facts["nats"].rpartition(":")[2]), int(system.facts["ssh"]["port"]))
+    found = json.loads(subprocess.run(["ip", "-j", "addr"], capture_output=True, check=True).stdout)
+    mine = [each["local"] for link in found for each in link["addr_info"] if each["scope"] in ("global", "host")]
+    targets = [(host, port) for host in mine for port in ports]
+    for port in ports:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+            assert connection.recv(4), "they speak first, both"
+    asked = " ".join(f"{host},{port}" for host, port in (*targets, (METADATA, world.port), (PUBLIC, world.port)))
+    step = f"echo begin; bash ./reach {asked}; sudo -n bash ./reach {asked}; echo $(grep -c . /etc/resolv.conf) end"
+    person.checkout(
+        f"jobs:\n  net:\n    steps:\n      - uses: actions/checkout@v4\n      - run: {step}\n",
+        reach=(Path(__file__).parents[1] / "attacks" / "reach").read_text(),
+    )
+    done = person.run("run")
+    assert done.returncode == 0, done.stderr
+    _, _, said = done.stdout.partition("begin\n")
+    reached = [line for line in said.splitlines() if "198.51.100" in line or any(each in line for each in mine)]
+    assert [line.split()[-3:] for line in reached] == [[who, PUBLIC, NEAR] for who in ("runner", "root")], said
 
 
 async def publish(url: str, requests: dict[str, dict[str, Any]]) -> None:

@@ -188,7 +188,7 @@ async def test_auto_takes_docker_where_it_works_with_an_image(engine: DockerEngi
         return SandboxConfig(nats_url="-", **{"docker_host": engine.host, **more})  # type: ignore[arg-type]
 
     for settings, name, text in (
-        (config(docker_image=FULL), "docker", f"{engine.host}; {FULL}: no network"),
+        (config(docker_image=FULL, sandbox_network="none"), "docker", f"{engine.host}; {FULL}: no network"),
         (config(), "namespaces", "not docker: no image for jobs that name none"),
         (config(docker_host="unix:///nowhere/s"), "namespaces", "not docker: there is no engine at /nowhere/s"),
         (config(docker_host="tcp://example:1"), "namespaces", "not docker: the engine tcp://example:1 is not on this"),

@@ -218,40 +218,41 @@ async def test_an_agent_is_reached_by_its_user_through_a_socket_inside(ssh: Worl
     assert not list(Path("/tmp").glob("asyncssh-*"))
 
 
+async def nothing_is_reached(ssh: World) -> None:
+    """Of the host, by any kind of forward."""
+    path = ssh.folder / "docker.sock"
+    with bait() as tcp, bait(path) as unix:
+        for host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", socket.gethostname()):
+            status, out, err = await ssh.ssh(options=["-W", f"[{host}]:{tcp.port}"])
+            assert (status, out) == (255, b"")
+            assert b"pitstop: " in err and b"open failed: connect failed" in err, err
+        async with connected(ssh) as person:
+            nats = (ssh.at.port, 4222)
+            for port in nats:
+                with pytest.raises(asyncssh.ChannelOpenError, match=r"pitstop: 127\.0\.0\.1"):
+                    await person.open_connection("127.0.0.1", port)
+            for place in (str(path), "/var/run/docker.sock", "/run/docker.sock", f"/proc/{os.getpid()}/cwd/x",
+                          f"\0{path}", "relative"):  # fmt: skip
+                with pytest.raises(asyncssh.ChannelOpenError, match="pitstop: "):
+                    await person.open_unix_connection(place)
+            with pytest.raises(asyncssh.ChannelOpenError, match="not supported"):
+                await person.open_tun()
+            made = ssh.folder / "new.sock"
+            with contextlib.suppress(asyncssh.ChannelListenError):
+                (await person.start_unix_server(lambda *_: None, str(made))).close()
+            assert not made.exists()
+            port = free_port()
+            listener = await person.start_server(lambda *_: None, "0.0.0.0", port)
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)
+            listener.close()
+        assert not tcp.touched
+        assert not unix.touched
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nothing_of_the_host_is_reached(backend: str, tmp_path: Path) -> None:
-    @in_world(backend)
-    async def go(ssh: World) -> None:
-        path = ssh.folder / "docker.sock"
-        with bait() as tcp, bait(path) as unix:
-            for host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", socket.gethostname()):
-                status, out, err = await ssh.ssh(options=["-W", f"[{host}]:{tcp.port}"])
-                assert (status, out) == (255, b"")
-                assert b"pitstop: " in err and b"open failed: connect failed" in err, err
-            async with connected(ssh) as person:
-                nats = (ssh.at.port, 4222)
-                for port in nats:
-                    with pytest.raises(asyncssh.ChannelOpenError, match=r"pitstop: 127\.0\.0\.1"):
-                        await person.open_connection("127.0.0.1", port)
-                for place in (str(path), "/var/run/docker.sock", "/run/docker.sock", f"/proc/{os.getpid()}/cwd/x",
-                              f"\0{path}", "relative"):  # fmt: skip
-                    with pytest.raises(asyncssh.ChannelOpenError, match="pitstop: "):
-                        await person.open_unix_connection(place)
-                with pytest.raises(asyncssh.ChannelOpenError, match="not supported"):
-                    await person.open_tun()
-                made = ssh.folder / "new.sock"
-                with contextlib.suppress(asyncssh.ChannelListenError):
-                    (await person.start_unix_server(lambda *_: None, str(made))).close()
-                assert not made.exists()
-                port = free_port()
-                listener = await person.start_server(lambda *_: None, "0.0.0.0", port)
-                with pytest.raises(ConnectionRefusedError):
-                    await asyncio.open_connection("127.0.0.1", port)
-                listener.close()
-            assert not tcp.touched
-            assert not unix.touched
-
-    go(tmp_path)
+    in_world(backend)(nothing_is_reached)(tmp_path)
 
 
 OFF = Services(sftp=False, forwarding=False, agent=False, exec=False)

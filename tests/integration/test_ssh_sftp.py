@@ -128,10 +128,8 @@ async def test_every_operation(ssh: World, server: str, use: Callable[[str], Non
         assert sorted(await sftp.listdir("many"))[2:] == names
 
 
-@both
-@in_world("namespaces")
-async def test_nothing_of_the_host_is_there(ssh: World, server: str, use: Callable[[str], None]) -> None:
-    use(server)
+async def nothing_is_there(ssh: World) -> None:
+    """Of the host's files."""
     (ssh.folder / "secret").write_text("of the host")
     (work(ssh) / "link").symlink_to(ssh.folder / "secret")
     (work(ssh) / "root").symlink_to("/")
@@ -157,6 +155,13 @@ async def test_nothing_of_the_host_is_there(ssh: World, server: str, use: Callab
     status, out = await copy(ssh, f"{JOB}@127.0.0.1:{ssh.folder}/secret", str(ssh.folder / "copy"))
     assert status == 1 and b"No such file" in out
     assert not (ssh.folder / "copy").exists()
+
+
+@both
+@in_world("namespaces")
+async def test_nothing_of_the_host_is_there(ssh: World, server: str, use: Callable[[str], None]) -> None:
+    use(server)
+    await nothing_is_there(ssh)
 
 
 @in_world("namespaces")

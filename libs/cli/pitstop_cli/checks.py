@@ -35,7 +35,8 @@ class Check(msgspec.Struct, frozen=True):
 
 def machine() -> list[Check]:
     """What this machine has."""
-    return [_python(), _nats_server(), _sandbox(), _chosen(), _network(), _program("ssh", "-V", "openssh-client"),
+    chosen = _chosen()
+    return [_python(), _nats_server(), _sandbox(), chosen, _network(chosen), _program("ssh", "-V", "openssh-client"),
             _program("git", "--version", "git"), _ports(), _folder()]  # fmt: skip
 
 
@@ -143,7 +144,13 @@ def _sysctl(name: str) -> str:
         return ""
 
 
-def _network() -> Check:
+def _network(chosen: Check) -> Check:
+    """Of jobs, in the sandboxes that were chosen."""
+    if "outwards only" in chosen.found:
+        return Check("network", "ok", "steps reach what is public, and nothing of this machine")
+    if chosen.found.startswith("docker: "):
+        return Check("network", "warn", "containers have none here, or it was not tried: see sandboxes",
+                     "PITSTOP_DOCKER_IMAGE names an image to try with; docs/docker.md has the rest")  # fmt: skip
     return Check("network", "warn", "sandboxes have none: steps reach nothing outside",
                  "keep what steps need in the repository: the checkout is made outside")  # fmt: skip
 

@@ -18,6 +18,7 @@ from pitstop_common.errors import ConfigError
 from pitstop_common.limits import HEARTBEAT_INTERVAL, LABEL, MAX_LABELS, ORPHAN_GRACE, POOL
 from pitstop_common.messages import SshAddress
 from pitstop_sandbox.backends.docker import stock
+from pitstop_sandbox.isolation import isolation_faults
 from pitstop_sandbox.source.wish import CheckoutLimits
 
 BACKENDS: Final = ("auto", "namespaces", "docker", "fake")
@@ -53,6 +54,23 @@ class SandboxConfig(ServiceConfig, frozen=True, kw_only=True):
     """One that no job has taken for so long is replaced by a new one."""
     docker_warm_rate: float = stock.PER_MINUTE
     """So many are made in a minute at most; none while a job starts."""
+    docker_runtime: str = ""
+    """As the engine calls it; it has to be runc. Empty: the engine's default."""
+    docker_subnets: str = "10.222.0.0/16"
+    """Networks for jobs are taken from here, two addresses each; what this machine has a route to is left out."""
+    sandbox_network: str = "nat"
+    """nat: containers reach the outside, and nothing that is closed. none: nothing."""
+    sandbox_deny: tuple[str, ...] = ()
+    """More networks that jobs do not reach, separated by commas."""
+    sandbox_allow: tuple[str, ...] = ()
+    """Private networks that jobs do reach."""
+    sandbox_dns: tuple[str, ...] = ()
+    """Addresses of name servers for jobs. Empty: those of this machine."""
+    sandbox_cpus: float = 2
+    sandbox_memory_mib: int = 4096
+    sandbox_processes: int = 1024
+    sandbox_disk_mib: int = 10240
+    """What one container may take. Namespaces: of these, the processes."""
     sandbox_uids: str = "210000-210999"
     """As root: the range of host uids, one for each sandbox."""
     sandbox_paths: tuple[str, ...] = ()
@@ -134,6 +152,7 @@ def _faults(config: SandboxConfig) -> Iterator[str]:
     yield from _docker_faults(config)
     if config.jobs_at_stop not in AT_STOP:
         yield f"PITSTOP_JOBS_AT_STOP={config.jobs_at_stop!r}: should be one of {', '.join(AT_STOP)}"
+    yield from isolation_faults(config)
     uids = _UIDS.match(config.sandbox_uids)
     if uids is None or not 1000 <= int(uids[1]) <= int(uids[2]) < 2**32 - 2:
         yield f"PITSTOP_SANDBOX_UIDS={config.sandbox_uids!r}: should be like 210000-210999, from 1000 up"

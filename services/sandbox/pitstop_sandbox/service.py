@@ -19,7 +19,7 @@ from pitstop_common.messages import DialReply, DialRequest, Start, Stop, SweepRe
 from pitstop_common.sealing import HostKey
 from pitstop_common.spec import JobSpec, RunSpec
 from pitstop_sandbox.backends.choosing import Choice, choose
-from pitstop_sandbox.backends.port import Backend, BackendError, SandboxSpec
+from pitstop_sandbox.backends.port import Backend, BackendError, Limits, SandboxSpec
 from pitstop_sandbox.channels.ready import Wishes
 from pitstop_sandbox.channels.seen import Seen
 from pitstop_sandbox.claims import Claims, Folders, key_of
@@ -162,7 +162,8 @@ class Host:
             with_limits(spec, start), with_hold(job, start), start.attempt, folder, self._backend, facts,
             NatsLogs(self._runtime.bus, self._log_room, trace), Identity(self.id, self.incarnation),
             lambda job: ssh_address(self._config, job), cause=start.cause, secrets=secrets,
-            settings=Settings(checkout=self._config.checkout, wishes=self._wishes),
+            settings=Settings(checkout=self._config.checkout, wishes=self._wishes,
+                              limits=Limits(processes=self._config.sandbox_processes)),
             say=lambda text: self._people.notice(start.job, text), casts=NatsCasts(self._runtime.bus),
         )  # fmt: skip
 

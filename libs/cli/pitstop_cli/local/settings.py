@@ -13,7 +13,7 @@ from pitstop_cli.local.credentials import SECRETS_KEY
 from pitstop_cli.paths import owner_name
 
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PITSTOP_LOG_LEVEL")
-_ENGINE: Final = ("DOCKER_HOST", "PITSTOP_DOCKER_")
+_SANDBOXES: Final = ("DOCKER_HOST", "PITSTOP_DOCKER_", "PITSTOP_SANDBOX_")
 _LIMITS: Final = ("PITSTOP_IDLE_", "PITSTOP_HOST_LOST_AFTER", "PITSTOP_SCAN_INTERVAL", "PITSTOP_HEARTBEAT_INTERVAL")
 
 
@@ -47,7 +47,7 @@ def environment(
         "PITSTOP_READY_FILE": str(ready_file),
     }
     if service == "sandbox":
-        env |= {name: value for name, value in environ.items() if name.startswith(_ENGINE)}
+        env |= {name: value for name, value in environ.items() if name.startswith(_SANDBOXES)}
     return env | _own(service, options, ssh_port)
 
 

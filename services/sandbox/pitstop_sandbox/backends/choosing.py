@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from ipaddress import IPv4Network
+from urllib.parse import urlsplit
 
 import msgspec
 
-from pitstop_common.config import load
+from pitstop_common.config import address, load
 from pitstop_common.errors import ConfigError
 from pitstop_sandbox.backends.docker.engine import DEFAULT_HOST
+from pitstop_sandbox.backends.docker.network import Outward
 from pitstop_sandbox.backends.fake import FakeBackend
 from pitstop_sandbox.backends.namespaces import NamespacesBackend
 from pitstop_sandbox.backends.port import Backend, BackendError
@@ -52,11 +55,17 @@ async def choose(config: SandboxConfig) -> Choice:
 async def _docker(config: SandboxConfig) -> tuple[Backend | None, str]:
     """None, and why not. The client of the engine is loaded only where there may be one."""
     from pitstop_sandbox.backends.docker.backend import DockerBackend
+    from pitstop_sandbox.backends.docker.cables import Cables
     from pitstop_sandbox.backends.docker.container import Settings
 
     backend = DockerBackend(
         host=config.docker_host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST,
-        settings=Settings(image=config.docker_image), orphan_grace=config.orphan_grace,
+        settings=Settings(
+            image=config.docker_image, cpus=config.sandbox_cpus, memory=config.sandbox_memory_mib * 2**20,
+            processes=config.sandbox_processes, disk=config.sandbox_disk_mib * 2**20, runtime=config.docker_runtime,
+        ),
+        cables=Cables(outward(config)) if config.sandbox_network == "nat" else None,
+        orphan_grace=config.orphan_grace,
         root=config.dir.absolute(), warm=config.warm,
     )  # fmt: skip
     works, found = await backend.probe()
@@ -71,9 +80,23 @@ async def _docker(config: SandboxConfig) -> tuple[Backend | None, str]:
     return backend, found
 
 
+def outward(config: SandboxConfig) -> Outward:
+    """The network of jobs. NATS and the relays are closed to them, wherever they are."""
+    endpoints = [urlsplit(url if "//" in url else f"//{url}").hostname for url in config.nats_url.split(",")]
+    if config.ssh_public:
+        endpoints.append(address(config.ssh_public)[0])
+    return Outward(
+        root=config.dir.absolute(), subnets=IPv4Network(config.docker_subnets),
+        closed=tuple(map(IPv4Network, config.sandbox_deny)), open=tuple(map(IPv4Network, config.sandbox_allow)),
+        endpoints=tuple(sorted({each for each in endpoints if each})), resolvers=config.sandbox_dns,
+    )  # fmt: skip
+
+
 async def _say() -> dict[str, str]:
     try:
         config = load(SandboxConfig, {"PITSTOP_NATS_URL": "-", **os.environ})
+        # What it tries in the kernel has other names than what a host of this folder has there.
+        config = msgspec.structs.replace(config, dir=config.dir / f"doctor-{os.getpid()}")
         choice = await choose(config)
     except ConfigError as error:
         return {"error": str(error)}

@@ -33,6 +33,11 @@ class Holders:
         self._closed = False
         self._seen = False
 
+    @property
+    def living(self) -> int:
+        """Sandboxes that this host process has in hand."""
+        return len(self._sandboxes)
+
     def ready(self) -> None:
         """Start a spare holder, if there is none: Python is then up by the time it is needed."""
         if not self._closed and (self._spare is None or self._spare.ending.is_over):
@@ -71,6 +76,7 @@ class Holders:
             "orphan_grace": self._orphan_grace,
             "silence": self._orphan_grace * HOLDER_WAITS,
             "spool_limit": self._spool_bytes,
+            "meters": [],
             **plan,
         }
 

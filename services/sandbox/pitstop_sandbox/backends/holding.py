@@ -266,7 +266,7 @@ class HeldSandbox:
         name = about["id"]
         self.sizes[name] = max(about["size"], self.sizes.get(name, 0))
         if about.get("exit"):
-            self.exits[name] = Exit(**about["exit"])
+            self.exits[name] = msgspec.convert(about["exit"], Exit)
         self._wake()
 
     def _wake(self) -> None:

@@ -69,11 +69,21 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True):
     reads it, so that the program goes on."""
 
 
+class Hit(msgspec.Struct, frozen=True):
+    """A limit of the sandbox that was met. memory: a process was killed for it; `limit` in bytes. processes: one could
+    not be started; `limit`: of how many. disk: it is full; `limit` is 0."""
+
+    kind: Literal["memory", "processes", "disk"]
+    limit: int = 0
+
+
 class Exit(msgspec.Struct, frozen=True):
-    """How a process ended: an exit code, or the signal that killed it (then code is 128 + signal)."""
+    """How a process ended: an exit code, or the signal that killed it (then code is 128 + signal). `hits`: of mode
+    `spool`, what the sandbox met while it ran, where the backend knows."""
 
     code: int
     signal: int = 0
+    hits: tuple[Hit, ...] = ()
 
 
 class Tcp(msgspec.Struct, frozen=True):

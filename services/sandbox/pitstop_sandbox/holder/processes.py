@@ -8,8 +8,9 @@ import signal
 import socket
 from collections.abc import Callable
 
-from pitstop_sandbox.holder import inside, kernel
+from pitstop_sandbox.holder import inside, kernel, signals
 from pitstop_sandbox.holder.frames import Message
+from pitstop_sandbox.holder.meters import Meters
 from pitstop_sandbox.holder.scrollback import Scrollback
 from pitstop_sandbox.holder.spool import Spool
 
@@ -24,7 +25,6 @@ MAX_PROCESSES: Final = 4096
 KEEP_ENDED: Final = 1024
 """Ended processes without a spool that are remembered; with a spool, all are."""
 
-KILL_ROUNDS: Final = 5
 TERMINAL_CHUNK: Final = 64 * 1024
 
 Answer = Callable[[Message, list[int]], None]
@@ -41,6 +41,8 @@ class Record:
         self.mark = inside.new_mark() if request["mode"] == "spool" else 0
         """What all processes of a step bear: by it those are found that have left their parent and session."""
         self.exit: Message | None = None
+        self.met: dict[str, int] = {}
+        """What the meters said before it ran."""
         self.spool: Spool | None = None
         self.master = -1
         self.keep: bool = request["mode"] == "pty" and request["keep"]
@@ -93,8 +95,9 @@ class Record:
 class Processes:
     """`spawn` and what follows from it. The holder's loop says when something is readable or has ended."""
 
-    def __init__(self, place: Place, limits: Message, spool_limit: int) -> None:
+    def __init__(self, place: Place, limits: Message, spool_limit: int, meters: Meters) -> None:
         self._place = place
+        self._meters = meters
         self._limits = limits
         self._spool_limit = spool_limit
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -149,6 +152,7 @@ class Processes:
             return record, ()
         from_output, output = os.pipe()
         record.spool = Spool(from_output, f"{record.id}.out", self._spool_limit)
+        record.met = self._meters.read()
         return record, (self._null, output, output)
 
     def told(self, record: Record, tell: socket.socket) -> bool:
@@ -218,6 +222,8 @@ class Processes:
         record.exit = {"code": code, "signal": 0} if code >= 0 else {"code": 128 - code, "signal": -code}
         if record.spool:
             record.spool.drain()
+            if hits := self._meters.hits(record.met, failed=code != 0):
+                record.exit["hits"] = hits
         if record.master >= 0:
             while record.scrollback is not None and record.read_terminal() > 0:
                 pass
@@ -236,13 +242,13 @@ class Processes:
         if record is None or record.pid <= 1:
             return 0
         if tree and record.mark:
-            return _send_to_all(record, number)
+            return signals.send_to_all(record.pid, record.started, record.mark, number)
         if record.pid in self._early:
             return 0
         if record.exit is None:
-            _send(record.pid, number, group=tree)
+            signals.send(record.pid, number, group=tree)
         elif tree:
-            _send_to_session(record.pid, number)
+            signals.send_to_session(record.pid, number)
         return 0
 
     def resize(self, name: str, columns: int, rows: int) -> None:
@@ -259,38 +265,11 @@ class Processes:
     def kill_starting(self, record: Record) -> None:
         """It has not run after a long time: nobody waits for it any more."""
         if record.pid > 1:
-            _send(record.pid, signal.SIGKILL, group=False)
-
-
-def _send(pid: int, number: int, *, group: bool) -> None:
-    # The pid is that of a child that is not reaped: it cannot be another's.
-    with contextlib.suppress(ProcessLookupError):
-        (os.killpg if group else os.kill)(pid, number)
+            signals.send(record.pid, signal.SIGKILL, group=False)
 
 
 def _is_name(text: str) -> bool:
     return 0 < len(text) <= 128 and text[0] != "." and all(each.isalnum() or each in "._-" for each in text)
-
-
-def _send_to_session(leader: int, number: int) -> None:
-    # One of them may have forked while they were listed: whoever is to be killed is looked for again.
-    for _ in range(KILL_ROUNDS if number == signal.SIGKILL else 1):
-        members = kernel.session_members(leader)
-        for pid in members:
-            kernel.kill_exactly(pid, kernel.start_time(pid), number)
-        if not members:
-            return
-
-
-def _send_to_all(record: Record, number: int) -> int:
-    members: list[int] = []
-    for _ in range(KILL_ROUNDS if number == signal.SIGKILL else 1):
-        members = kernel.tree_members(record.pid, record.started, record.mark)
-        for pid in members if number else ():
-            kernel.kill_exactly(pid, kernel.start_time(pid), number)
-        if not members:
-            break
-    return len(members)
 
 
 def _refusal(text: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pitstop_sandbox.holder import frames, kernel, places, start
 from pitstop_sandbox.holder.files import Taken, log_to, take_lock, write_json
 from pitstop_sandbox.holder.frames import Message
 from pitstop_sandbox.holder.loop import Loop, reap
+from pitstop_sandbox.holder.meters import Meters
 from pitstop_sandbox.holder.peer import Peer
 from pitstop_sandbox.holder.peers import Peers
 from pitstop_sandbox.holder.processes import Processes, Record
@@ -136,7 +137,7 @@ class Holder:
         write_json(frames.STATE, self._state([]))
         sandbox, place = places.take(plan, self._owner)
         try:
-            self._processes = Processes(place, plan["limits"], plan["spool_limit"])
+            self._processes = Processes(place, plan["limits"], plan["spool_limit"], Meters(plan["meters"]))
             self._sockets = Sockets(self._loop, place)
             write_json(frames.STATE, self._state(sandbox.pids()))
             self._peers.listen()

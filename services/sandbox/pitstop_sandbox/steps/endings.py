@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-from pitstop_sandbox.backends.port import Exit
+from pitstop_sandbox.backends.port import Exit, Hit
 
 _BY_SIGNAL: Final = 128
+_GIB: Final = 2**30
 _HINTS: Final = {
     signal.SIGKILL: "nobody asked Pitstop for that: a lack of memory is the usual reason",
     signal.SIGXFSZ: "a file grew over the sandbox's limit",
@@ -21,12 +22,28 @@ def words(ended: Exit, *, asked: bool) -> list[str]:
     """Lines for the log; none for an ordinary exit code. `asked`: Pitstop itself sent it a signal."""
     if asked:
         return []
+    if ended.hits:
+        return [_met(hit, ended) for hit in ended.hits]
     if ended.signal:
         return [f"::error::The step was killed by {name(ended.signal)} ({ended.code}){_hint(ended.signal)}"]
     number = ended.code - _BY_SIGNAL
     if ended.code <= _BY_SIGNAL or name(number) == f"signal {number}":
         return []
     return [f"::error::Exit code {ended.code}: a program of the step was killed by {name(number)}{_hint(number)}"]
+
+
+def _met(hit: Hit, ended: Exit) -> str:
+    level = "::error::" if ended.code else "::warning::"
+    if hit.kind == "memory":
+        what = "The step was killed" if ended.signal == signal.SIGKILL else "A process of the step was killed"
+        return f"{level}{what}: out of memory (limit {_size(hit.limit)})"
+    if hit.kind == "processes":
+        return f"{level}The limit of {hit.limit} processes was hit: no more of them could be started"
+    return f"{level}The disk of the sandbox is full"
+
+
+def _size(count: int) -> str:
+    return f"{count / _GIB:.3g} GiB" if count >= _GIB else f"{count >> 20} MiB"
 
 
 def name(number: int) -> str:

@@ -14,7 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from pitstop_common.limits import ORPHAN_GRACE
-from pitstop_sandbox.backends.docker import container, runtime, stock
+from pitstop_sandbox.backends.docker import container, meters, runtime, stock
+from pitstop_sandbox.backends.docker.cables import Cables, closed
 from pitstop_sandbox.backends.docker.engine import DEFAULT_HOST, Engine, EngineError, to_its_end
 from pitstop_sandbox.backends.docker.image import Image
 from pitstop_sandbox.backends.docker.images import Images
@@ -22,17 +23,20 @@ from pitstop_sandbox.backends.docker.pulse import Pulse
 from pitstop_sandbox.backends.docker.warm import FOLDER, TAKEN, Begun, Pool, all_taken, read_taken
 from pitstop_sandbox.backends.holders import SPOOL_BYTES, Holders
 from pitstop_sandbox.backends.holding import HeldSandbox
-from pitstop_sandbox.backends.port import BackendError, SandboxSpec, Spawn
+from pitstop_sandbox.backends.port import BackendError, Limits, SandboxSpec, Spawn
 from pitstop_sandbox.backends.trees import give_tree, remove_tree
 from pitstop_sandbox.holder import kernel
 from pitstop_sandbox.holder.sweep import is_held
 
 NO_NETWORK: Final = "no network: only this sandbox's own loopback"
+OUTWARDS: Final = "network: outwards only; this host, other jobs and private addresses are closed"
+NO_NAMES: Final = "no names of other machines: this host asks only itself (PITSTOP_SANDBOX_DNS names a server)"
 NO_SUDO: Final = "no root inside: this image has no sudo"
 
 
 class DockerBackend:
-    """`host`: where the engine listens, unix:///… `warm`: what is kept ready, in the host's folder `root`."""
+    """`host`: where the engine listens, unix:///… `cables`: None: no network. `warm`: what is kept ready, in the
+    host's folder `root`."""
 
     name = "docker"
 
@@ -41,6 +45,7 @@ class DockerBackend:
         *,
         host: str = DEFAULT_HOST,
         settings: container.Settings | None = None,
+        cables: Cables | None = None,
         orphan_grace: float = ORPHAN_GRACE,
         spool_bytes: int = SPOOL_BYTES,
         root: Path | None = None,
@@ -50,10 +55,13 @@ class DockerBackend:
         self._engine = Engine(host)
         self._pulse = Pulse(self._engine)
         self._images = Images(self._engine, self._settings.image)
+        self._cables = cables
+        self._no_network = NO_NETWORK
         self._holders = Holders(orphan_grace=orphan_grace, spool_bytes=spool_bytes, privileged=True)
         self._traits: container.Traits | None = None
         self._making: set[Path] = set()
-        self._pool = Pool(root, warm, self._image, self._begun, self.clean)
+        like = SandboxSpec(id="", folder=Path(), limits=Limits(processes=self._settings.processes))
+        self._pool = Pool(root, warm, like, self._image, self._begun, self.clean)
 
     async def probe(self) -> tuple[bool, str]:
         """Runs a program in a container of the default image, when there is one."""
@@ -63,6 +71,8 @@ class DockerBackend:
             info = await self._engine.info()
             if any("rootless" in each or "userns" in each for each in info.get("SecurityOptions") or ()):
                 return False, "the engine maps users (rootless or userns-remap), which this service does not support"
+            await asyncio.to_thread(runtime.check, info, self._settings.runtime)
+            await self._try_network()
             found = f"Docker Engine {info.get('ServerVersion')} at {self._engine.host}"
             image = await self._images.default()
             if not image:
@@ -86,6 +96,15 @@ class DockerBackend:
             return f"this service is not root, and processes are started by runc, which needs it; engine: {path}"
         return ""
 
+    async def _try_network(self) -> None:
+        """Where the rules cannot be set up, containers have no network."""
+        if self._cables is None:
+            return
+        try:
+            await self._cables.set_up()
+        except BackendError as error:
+            self._cables, self._no_network = None, f"{NO_NETWORK}; {error}"
+
     async def _try(self) -> str:
         folder = Path(tempfile.mkdtemp(prefix="pitstop-probe-"))
         try:
@@ -93,6 +112,8 @@ class DockerBackend:
             try:
                 request = Spawn(id="probe", argv=["/bin/sh", "-c", ":"], env={}, cwd="/", mode="spool")
                 result = await (await sandbox.spawn(request)).wait()
+                if self._cables:
+                    await closed(sandbox, self._cables)
             finally:
                 await sandbox.remove()
             if result.code:
@@ -130,7 +151,11 @@ class DockerBackend:
 
     async def _start(self, spec: SandboxSpec, image: Image) -> dict[str, Any]:
         """A container that runs, in the folder of the job: the plan for its holder."""
-        begun = await self._pool.take(spec, image) or await self._begun(spec, image)
+        begun = await self._pool.take(spec, image)
+        if begun is None:
+            begun = await self._begun(spec, image)
+        elif self._cables:
+            self._cables.look()
         return {
             "kind": "runc",
             "runc": begun.runc,
@@ -138,27 +163,42 @@ class DockerBackend:
             "started": begun.started,
             "lifeline": str(spec.folder / container.LIFE / container.LINE),
             "user": {"uid": image.user.uid, "gid": image.user.gid, "groups": image.user.groups},
-            "notes": [NO_NETWORK, *([] if image.sudo else [NO_SUDO])],
+            "notes": [*self._network_notes(), *([] if image.sudo else [NO_SUDO])],
+            "meters": await asyncio.to_thread(meters.of, spec, self._settings, begun.pid),
             "image": {"shells": image.shells, "env": image.env},
         }
 
     async def _begun(self, spec: SandboxSpec, image: Image) -> Begun:
         _lay_out(spec.folder, image)
-        made = await self._made(spec, image)
-        await self._engine.put(made, image.files)
-        pid = await self._engine.start(made)
+        rules = asyncio.ensure_future(self._cables.set_up()) if self._cables else None
+        try:
+            made = await self._made(spec, image)
+            await self._engine.put(made, image.files)
+            pid = await self._engine.start(made)
+        finally:
+            if rules:
+                await rules
         started = kernel.start_time(pid)
         if not started:
             raise BackendError("create_failed", f"the container of {image.name} ended as soon as it was started")
+        if self._cables:
+            await self._cables.connect(spec.folder, pid)
         return Begun(container=made, pid=pid, started=started, runc=await asyncio.to_thread(runtime.find, made, pid))
+
+    def _network_notes(self) -> list[str]:
+        if self._cables is None:
+            return [self._no_network]
+        return [OUTWARDS] if self._cables.resolvers else [OUTWARDS, NO_NAMES]
 
     async def _made(self, spec: SandboxSpec, image: Image) -> str:
         if self._traits is None:
             self._traits = container.traits(await self._engine.info(), cores=os.cpu_count() or 1)
         name = f"pitstop-{spec.id}-{secrets.token_hex(4)}"
+        resolvers = self._cables.resolvers if self._cables else ()
         while True:
+            config = container.config(spec, image, self._settings, self._traits, resolvers=resolvers)
             try:
-                return await self._engine.create(container.config(spec, image, self._settings, self._traits), name)
+                return await self._engine.create(config, name)
             except BackendError as error:
                 if not self._traits.bounds_disk or "quota" not in str(error):
                     raise
@@ -185,6 +225,10 @@ class DockerBackend:
             *([taken.container] if taken else []),
         }:
             await self._engine.remove(made)
+        if self._cables:
+            await self._cables.disconnect(folder)
+            if taken:
+                await self._cables.disconnect(folder.parent.parent / FOLDER / taken.folder)
         await asyncio.to_thread(remove_tree, folder / container.LIFE)
         if taken:
             await asyncio.to_thread(remove_tree, folder.parent.parent / FOLDER / taken.folder)
@@ -213,7 +257,10 @@ class DockerBackend:
 
     async def mine(self, root: Path) -> dict[Path, str]:
         """See `Backend`. By the holders there are, and the labels of containers, and the folders that have taken one
-        that was ready; without the engine by holders alone: who asks asks again."""
+        that was ready; without the engine by holders alone: who asks asks again. As this is asked now and then, it also
+        looks after the rules for the network."""
+        if self._cables:
+            await self._cables.keep()
         found = await self._holders.below(root)
         with contextlib.suppress(EngineError):
             # Before and after: one that goes from hand to hand meanwhile is in one of them.
@@ -231,7 +278,10 @@ class DockerBackend:
     async def aclose(self) -> None:
         """See `Backend`."""
         await self._pool.aclose()
+        last = not self._holders.living
         await self._holders.aclose()
+        if self._cables:
+            await self._cables.aclose(last=last)
         await self._pulse.aclose()
         await self._engine.aclose()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,8 +32,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of jobs that name none."""
     cpus: float = 2
     memory: int = 4 * GIB
+    processes: int = 1024
+    """What jobs are expected to ask for."""
     disk: int = 10 * GIB
     """Of all files but the job's folder, where the engine's storage can bound them."""
+    runtime: str = ""
+    """As the engine calls it; empty: its default."""
 
 
 def folder_labels(folder: Path) -> dict[str, str]:
@@ -50,14 +55,18 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """Containers go on while it is restarted; those that are to remove themselves it would remove then, running."""
 
 
-def config(spec: SandboxSpec, image: Image, settings: Settings, engine: Traits) -> dict[str, Any]:
-    """The body of `POST /containers/create`."""
+def config(
+    spec: SandboxSpec, image: Image, settings: Settings, engine: Traits, *, resolvers: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The body of `POST /containers/create`. Its network is made by us (cables.py); `resolvers`: the name servers that
+    are reached by it."""
     limits = spec.limits
-    memory = limits.memory or settings.memory
+    memory = memory_of(spec, settings)
     host: dict[str, Any] = {
         "Init": True,
         "AutoRemove": not engine.live_restore,
         "NetworkMode": "none",
+        "Dns": list(resolvers),
         "ExtraHosts": [f"{spec.hostname}:127.0.0.1"],
         "IpcMode": "private",
         "LogConfig": {"Type": "none"},
@@ -70,6 +79,8 @@ def config(spec: SandboxSpec, image: Image, settings: Settings, engine: Traits) 
     }
     if engine.bounds_disk and (disk := limits.disk or settings.disk):
         host["StorageOpt"] = {"size": str(disk)}
+    if settings.runtime:
+        host["Runtime"] = settings.runtime
     return {
         "Image": image.id,
         "Entrypoint": ["/bin/sh", "-c", FIRST_PROCESS],
@@ -81,6 +92,11 @@ def config(spec: SandboxSpec, image: Image, settings: Settings, engine: Traits) 
         "Labels": {SANDBOX: spec.id, **folder_labels(spec.folder)},
         "HostConfig": host,
     }
+
+
+def memory_of(spec: SandboxSpec, settings: Settings) -> int:
+    """Of all its processes, bytes; swap is in it."""
+    return spec.limits.memory or settings.memory
 
 
 def mounts(spec: SandboxSpec) -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +14,7 @@ from pitstop_sandbox.backends.port import BackendError
 
 _SHIM: Final = "containerd-shim"
 _DEFAULT_ROOT: Final = "/run/containerd/runc"
+_SAY_SECONDS: Final = 10
 
 
 def find(container: str, pid: int) -> dict[str, Any]:
@@ -35,6 +38,32 @@ def find(container: str, pid: int) -> dict[str, Any]:
     if not (root / container).is_dir():
         raise _unknown(f"{root} has no {container[:12]}")
     return {"binary": binary, "root": str(root), "id": container, "process": process}
+
+
+def check(info: Mapping[str, Any], wanted: str) -> None:
+    """Is the runtime, or the engine's default, one that processes can be started by? `info`: what the engine says of
+    itself. Raises BackendError `runtime_unknown`."""
+    known = info.get("Runtimes") or {}
+    name = wanted or str(info.get("DefaultRuntime") or "runc")
+    if name not in known:
+        raise BackendError(
+            "runtime_unknown",
+            f"the engine has no runtime {name}, it has {', '.join(sorted(known))}: see its daemon.json, or set "
+            "PITSTOP_DOCKER_RUNTIME to one of these",
+        )
+    path = str(known[name].get("path") or name)
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=_SAY_SECONDS, check=False)
+        said = done.stdout.partition("\n")[0]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said = str(error)
+    if not said.startswith("runc "):
+        raise BackendError(
+            "runtime_unknown",
+            f"the runtime {name} is not runc ({path}: {said or 'says nothing'}). Processes, terminals and the network "
+            "of jobs are made by runc in namespaces of this machine; a container of gVisor or Kata has none that could "
+            "be entered so, and no other way is built yet: set PITSTOP_DOCKER_RUNTIME to one that is runc",
+        )
 
 
 def _parent(pid: int) -> int:

@@ -69,14 +69,15 @@ class _Warm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pool:
-    """Of one host, in its folder `root`; None: nothing is kept. `need`: the image of a job; `begin`: starts a
-    container; `clean`: takes away what was made in a folder. Nothing is made before `expects`."""
+    """Of one host, in its folder `root`; None: nothing is kept. `like`: what jobs ask for; `need`: the image of one;
+    `begin`: starts a container; `clean`: takes away what was made in a folder. Nothing is made before `expects`."""
 
-    def __init__(self, root: Path | None, wanted: stock.Wanted, need: Callable[[SandboxSpec], Awaitable[Image]],
+    def __init__(self, root: Path | None, wanted: stock.Wanted, like: SandboxSpec,
+                 need: Callable[[SandboxSpec], Awaitable[Image]],
                  begin: Callable[[SandboxSpec, Image], Coroutine[Any, Any, Begun]],
                  clean: Callable[[Path], Awaitable[None]]) -> None:  # fmt: skip
         self._root = root / FOLDER if root else None
-        self._wanted = wanted
+        self._wanted, self._like = wanted, like
         self._need, self._begin, self._clean = need, begin, clean
         self._ready: dict[Path, _Warm] = {}
         self._own: set[Path] = set()
@@ -205,7 +206,7 @@ class Pool:
 
     async def _make(self, root: Path, name: str) -> None:
         folder = root / secrets.token_hex(6)
-        spec = SandboxSpec(id=f"{FOLDER}.{folder.name}", folder=folder, image=name)
+        spec = msgspec.structs.replace(self._like, id=f"{FOLDER}.{folder.name}", folder=folder, image=name)
         self._own.add(folder)
         try:
             image = await self._need(spec)
