@@ -40,7 +40,11 @@ jobs:
 def home(tmp_path_factory: pytest.TempPathFactory, docker_engine: DockerEngine) -> Iterator[tuple[Home, Up, Outside]]:
     """A system of its own, which ends with every container gone."""
     made = Home(tmp_path_factory.mktemp("docker"))
-    engine = {"PITSTOP_DOCKER_HOST": docker_engine.host, "PITSTOP_DOCKER_IMAGE": FULL}
+    engine = {
+        "PITSTOP_DOCKER_HOST": docker_engine.host,
+        "PITSTOP_DOCKER_IMAGE": FULL,
+        "PITSTOP_SANDBOX_MEMORY_MIB": "256",
+    }
     with outside() as world, up(made, "--slots", "4", more=engine) as system:
         made.run("keys", "add", made.public)
         yield made, system, world
@@ -90,18 +94,21 @@ def test_a_failed_step_in_a_container_is_looked_at_mended_and_tried_again(home: 
 def test_a_job_names_its_image_and_one_that_is_not_there_is_its_error(home: tuple[Home, Up, Outside]) -> None:
     person, system, _ = home
     nowhere = {"image": "nowhere.invalid/x", "steps": [{"run": "true"}]}
+    greedy = {"steps": [{"run": "perl -e '$x = \"a\" x (500 << 20)'"}]}
     bare = {"image": BARE, "steps": [{"run": "id -u; test ! -e /bin/bash"}]}
-    asyncio.run(publish(system.facts["nats"], {"one": nowhere, "two": bare}))
+    asyncio.run(publish(system.facts["nats"], {"one": nowhere, "two": bare, "three": greedy}))
 
     def ended() -> dict[str, dict[str, Any]]:
         found = {
             each["request"]: person.json("status", each["run"])["run"] for each in person.json("ls", "--all")["runs"]
         }
-        return {name: run for name, run in found.items() if name in ("one", "two") and run["result"]}
+        return {name: run for name, run in found.items() if name in ("one", "two", "three") and run["result"]}
 
-    wait_until(lambda: len(ended()) == 2, PATIENCE)
+    wait_until(lambda: len(ended()) == 3, PATIENCE)
     runs = ended()
-    assert (runs["one"]["result"], runs["two"]["result"]) == ("error", "success")
+    assert [runs[name]["result"] for name in ("one", "two", "three")] == ["error", "success", "failure"]
+    said = person.run("logs", runs["three"]["run"]).stdout
+    assert "out of memory (limit 256 MiB)" in said
     said = person.run("status", runs["one"]["run"]).stdout + person.run("logs", runs["one"]["run"]).stdout
     assert "nowhere.invalid/x:latest is not on this host and could not be fetched" in said
     assert person.run("logs", runs["two"]["run"]).stdout.count("1001\n") == 1

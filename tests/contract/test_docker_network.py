@@ -19,7 +19,7 @@ from tests.docker_engine import FULL
 from tests.outside import ENDPOINT, METADATA, NAME, NAMES, NEAR, OPENED, PRIVATE, PUBLIC, Outside, outside
 
 from pitstop_sandbox.backends.docker.backend import NO_NETWORK, OUTWARDS, DockerBackend
-from pitstop_sandbox.backends.docker.cables import Cables
+from pitstop_sandbox.backends.docker.cables import Cables, clear
 from pitstop_sandbox.backends.docker.container import Settings
 from pitstop_sandbox.backends.docker.network import Outward
 from pitstop_sandbox.backends.port import Backend, BackendError, Sandbox, Tcp
@@ -187,12 +187,19 @@ async def test_rules_that_somebody_removed_come_back_and_without_them_there_is_n
             assert got == [f"{who} {PUBLIC} {NEAR}" for who in WHO]
         subprocess.run(["iptables", "-D", "INPUT", "-j", "ACCEPT"], check=True)
         assert _rules(saved()) == _rules(standing)
+        # The host is restarted: its jobs go on as they were.
+        await backend.aclose()
+        assert _rules(saved()) == _rules(standing)
+        backend = machine.backend(cables=Cables(outward))  # type: ignore[assignment]
+        adopted = await backend.adopt(machine.spec())
+        assert adopted is not None
+        assert await reached(adopted, targets, "again") == [f"{who} {PUBLIC} {NEAR}" for who in WHO]
         subprocess.run(["iptables", "-F", f"{outward.tag}-no"], check=True)
         with monkeypatch.context() as patch:
             patch.setenv("PATH", programs(machine, ip=f"exec {shutil.which('ip')}"))
             await backend.mine(root)
-        assert await reached(sandbox, targets, "cut") == []
-    await sandbox.remove()
+        assert await reached(adopted, targets, "cut") == []
+    await adopted.remove()
     await backend.aclose()
     assert outward.tag in standing and outward.tag not in saved()
     assert _rules(saved()) == _rules(before)
@@ -235,6 +242,21 @@ async def test_a_host_that_lets_containers_in_is_not_used(
     monkeypatch.setenv("PATH", f"{programs(machine, **{'iptables-restore': lenient})}:{os.environ['PATH']}")
     works, found = await machine.backend(cables=Cables(outward)).probe()
     assert not works and "containers reach this machine at 10.222." in found
+
+
+async def test_a_host_without_a_network_for_jobs_clears_what_it_had(
+    machine: Machine, outward: Outward, world: Outside
+) -> None:
+    backend = machine.backend(cables=Cables(outward))
+    await machine.create(backend)
+    await backend.aclose()  # as when it is killed
+    await clear(outward)
+    assert outward.tag in saved(), "a job needs it"
+    adopted = await machine.backend(cables=Cables(outward)).adopt(machine.spec())
+    assert adopted is not None
+    await adopted.remove()
+    await clear(outward)
+    assert outward.tag not in saved()
 
 
 async def test_only_runc_is_a_runtime(machine: Machine) -> None:

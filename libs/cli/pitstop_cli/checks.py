@@ -149,8 +149,10 @@ def _network(chosen: Check) -> Check:
     if "outwards only" in chosen.found:
         return Check("network", "ok", "steps reach what is public, and nothing of this machine")
     if chosen.found.startswith("docker: "):
-        return Check("network", "warn", "containers have none here, or it was not tried: see sandboxes",
-                     "PITSTOP_DOCKER_IMAGE names an image to try with; docs/docker.md has the rest")  # fmt: skip
+        if "no network" not in chosen.found:
+            return Check("network", "warn", "not tried: no default image", "PITSTOP_DOCKER_IMAGE names one")
+        return Check("network", "warn", "containers have none here: steps reach nothing outside",
+                     "mend what `sandboxes` says above, or PITSTOP_SANDBOX_NETWORK=nat")  # fmt: skip
     return Check("network", "warn", "sandboxes have none: steps reach nothing outside",
                  "keep what steps need in the repository: the checkout is made outside")  # fmt: skip
 

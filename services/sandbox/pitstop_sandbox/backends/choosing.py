@@ -55,7 +55,7 @@ async def choose(config: SandboxConfig) -> Choice:
 async def _docker(config: SandboxConfig) -> tuple[Backend | None, str]:
     """None, and why not. The client of the engine is loaded only where there may be one."""
     from pitstop_sandbox.backends.docker.backend import DockerBackend
-    from pitstop_sandbox.backends.docker.cables import Cables
+    from pitstop_sandbox.backends.docker.cables import Cables, clear
     from pitstop_sandbox.backends.docker.container import Settings
 
     backend = DockerBackend(
@@ -68,6 +68,8 @@ async def _docker(config: SandboxConfig) -> tuple[Backend | None, str]:
         orphan_grace=config.orphan_grace,
         root=config.dir.absolute(), warm=config.warm,
     )  # fmt: skip
+    if config.sandbox_network == "none":
+        await clear(outward(config))
     works, found = await backend.probe()
     try:
         if works and config.sandbox == "auto" and not await backend.has_image():

@@ -42,8 +42,6 @@ class Walls:
     async def take_down(self, when: Callable[[], bool]) -> None:
         """Nothing of them is left, if that is so when it is asked for."""
         async with self._turn:
-            if not self._standing:
-                return
             if await asyncio.to_thread(when):
                 await asyncio.to_thread(self._take_down)
 
