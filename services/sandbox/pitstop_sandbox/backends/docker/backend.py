@@ -54,7 +54,7 @@ class DockerBackend:
         self._settings = settings or container.Settings()
         self._engine = Engine(host)
         self._pulse = Pulse(self._engine)
-        self._images = Images(self._engine, self._settings.image)
+        self._images = Images(self._engine, self._settings.image, root)
         self._cables = cables
         self._no_network = NO_NETWORK
         self._holders = Holders(orphan_grace=orphan_grace, spool_bytes=spool_bytes, privileged=True)
@@ -193,7 +193,7 @@ class DockerBackend:
     async def _made(self, spec: SandboxSpec, image: Image) -> str:
         if self._traits is None:
             self._traits = container.traits(await self._engine.info(), cores=os.cpu_count() or 1)
-        name = f"pitstop-{spec.id}-{secrets.token_hex(4)}"
+        name = f"{container.NAMED}{spec.id}-{secrets.token_hex(4)}"
         resolvers = self._cables.resolvers if self._cables else ()
         while True:
             config = container.config(spec, image, self._settings, self._traits, resolvers=resolvers)
@@ -220,10 +220,9 @@ class DockerBackend:
     async def clean(self, folder: Path) -> None:
         """See `Keeper`."""
         taken = await asyncio.to_thread(read_taken, folder)
-        for made in {
-            *await self._engine.find(**container.folder_labels(folder)),
-            *([taken.container] if taken else []),
-        }:
+        root, listed = folder.parent.parent, await self._engine.find(**container.folder_labels(folder))
+        own = {made for made, (name, labels) in listed.items() if container.ours(root, name, labels)}
+        for made in own | ({taken.container} if taken else set()):
             await self._engine.remove(made)
         if self._cables:
             await self._cables.disconnect(folder)
@@ -258,7 +257,7 @@ class DockerBackend:
     async def mine(self, root: Path) -> dict[Path, str]:
         """See `Backend`. By the holders there are, and the labels of containers, and the folders that have taken one
         that was ready; without the engine by holders alone: who asks asks again. As this is asked now and then, it also
-        looks after the rules for the network."""
+        looks after the rules for the network, and ends containers that looked into images."""
         if self._cables:
             await self._cables.keep()
         found = await self._holders.below(root)
@@ -267,12 +266,14 @@ class DockerBackend:
             own, before = self._pool.own, await asyncio.to_thread(all_taken, root)
             listed = await self._engine.find(**{container.ROOT: str(root)})
             own, taken = own | self._pool.own, await asyncio.to_thread(all_taken, root)
-            for made, labels in listed.items():
-                folder = Path(labels[container.FOLDER])
+            for made, (name, labels) in listed.items():
+                if (ours := container.ours(root, name, labels)) is None:
+                    continue
                 if made in taken:
                     found.setdefault(*taken[made])
-                elif made not in before and folder not in own:
-                    found.setdefault(folder, labels.get(container.SANDBOX, ""))
+                elif made not in before and ours[0] not in own:
+                    found.setdefault(*ours)
+            await self._images.sweep(root)
         return found
 
     async def aclose(self) -> None:

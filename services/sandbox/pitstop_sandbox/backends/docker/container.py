@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,8 @@ from pitstop_sandbox.backends.port import SandboxSpec
 SANDBOX: Final = "dev.pitstop.sandbox"
 FOLDER: Final = "dev.pitstop.folder"
 ROOT: Final = "dev.pitstop.root"
+LOOK: Final = "dev.pitstop.look"
+NAMED: Final = "pitstop-"
 LIFE: Final = "life"
 """The folder of a job's folder that holds the container's lifeline, which is shown inside."""
 LINE: Final = "line"
@@ -109,10 +111,23 @@ def mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
     ]
 
 
-def look(image: str) -> dict[str, Any]:
-    """A container that is never started: to look into its image."""
-    return {"Image": image, "Entrypoint": ["/bin/sh"], "Cmd": [], "Labels": {"dev.pitstop.look": ""},
+def ours(root: Path, name: str, labels: Mapping[str, str]) -> tuple[Path, str] | None:
+    """The folder and the id of a container that a host made, whose folder is `root`; None: it is not ours, whatever it
+    looks like. Labels alone prove nothing: an image has them, too, once a job's container was committed to it."""
+    folder, id = Path(labels.get(FOLDER, "")), labels.get(SANDBOX, "")
+    inside = labels.get(ROOT) == str(root) == str(folder.parent.parent) and ".." not in folder.parts
+    return (folder, id) if inside and id and name.startswith(f"{NAMED}{id}-") else None
+
+
+def look(image: str, root: Path | None) -> dict[str, Any]:
+    """A container that is never started: to look into its image. `root`: the folder of the host whose it is."""
+    return {"Image": image, "Entrypoint": ["/bin/sh"], "Cmd": [], "Labels": {LOOK: "", ROOT: str(root or "")},
             "HostConfig": {"NetworkMode": "none"}}  # fmt: skip
+
+
+def looks(root: Path, name: str, labels: Mapping[str, str]) -> bool:
+    """Is it one of these?"""
+    return LOOK in labels and labels.get(ROOT) == str(root) and name.startswith(f"{NAMED}look-")
 
 
 def traits(info: dict[str, Any], *, cores: int) -> Traits:

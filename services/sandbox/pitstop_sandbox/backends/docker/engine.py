@@ -8,7 +8,7 @@ import json
 import tarfile
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import aiodocker
 import aiohttp
@@ -35,6 +35,13 @@ class EngineError(BackendError):
     def __init__(self, code: str, text: str, status: int) -> None:
         super().__init__(code, text)
         self.status = status
+
+
+class Listed(NamedTuple):
+    """A container in a list."""
+
+    name: str
+    labels: dict[str, str]
 
 
 class Engine:
@@ -155,12 +162,12 @@ class Engine:
             await each.start()
             return int((await each.show())["State"]["Pid"])
 
-    async def find(self, **labels: str) -> dict[str, dict[str, str]]:
-        """The ids and labels of all containers, running or not, that have these labels."""
+    async def find(self, **labels: str) -> dict[str, Listed]:
+        """All containers, running or not, that have these labels; by id."""
         filters = {"label": [f"{name}={value}" for name, value in labels.items()]}
         with self._faults("the containers cannot be listed"):
             found = await self._client.containers.list(all=True, filters=filters)
-            return {each.id: dict(each["Labels"]) for each in found}
+            return {each.id: Listed((each["Names"] or [""])[0].lstrip("/"), dict(each["Labels"])) for each in found}
 
     async def remove(self, container: str) -> None:
         """Kill it and take it away, with its anonymous volumes. No error when it is gone, or on its way. Returns when

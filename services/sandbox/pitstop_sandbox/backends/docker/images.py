@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+from pathlib import Path
 from typing import Final
 
 from pitstop_sandbox.backends.docker import container
@@ -18,11 +20,13 @@ DEFAULT: Final = "pitstop/job:latest"
 
 
 class Images:
-    """`default`: of jobs that name none; empty: DEFAULT, when it is there."""
+    """`default`: of jobs that name none; empty: DEFAULT, when it is there. `root`: the host's folder."""
 
-    def __init__(self, engine: Engine, default: str) -> None:
+    def __init__(self, engine: Engine, default: str, root: Path | None = None) -> None:
         self._engine = engine
         self._default = default
+        self._root = root
+        self._looking: set[str] = set()
         self._known: dict[tuple[str, str, str], Image] = {}
         self._turns: dict[str, asyncio.Lock] = {}
 
@@ -68,7 +72,15 @@ class Images:
         return about
 
     async def _look(self, name: str, about: dict[str, object], user: str, home: str) -> Image:
-        made = await self._engine.create(container.look(str(about["Id"])))
+        called = f"{container.NAMED}look-{secrets.token_hex(4)}"
+        self._looking.add(called)
+        try:
+            return await self._look_by(called, name, about, user, home)
+        finally:
+            self._looking.discard(called)
+
+    async def _look_by(self, called: str, name: str, about: dict[str, object], user: str, home: str) -> Image:
+        made = await self._engine.create(container.look(str(about["Id"]), self._root), called)
         try:
             passwd = await self._engine.read(made, "/etc/passwd")
             group = await self._engine.read(made, "/etc/group")
@@ -79,3 +91,11 @@ class Images:
             return describe(name, about, passwd, group, there, user=user, home=home)
         except Unusable as error:
             raise BackendError("image_unusable", str(error)) from None
+
+    async def sweep(self, root: Path) -> None:
+        """Take away the containers by which an earlier process of this host looked into images. Raises EngineError."""
+        for made, (name, labels) in (
+            await self._engine.find(**{container.ROOT: str(root), container.LOOK: ""})
+        ).items():
+            if container.looks(root, name, labels) and name not in self._looking:
+                await self._engine.remove(made)
