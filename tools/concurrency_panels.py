@@ -147,9 +147,10 @@ _SESSIONS = Row(40, "Debug sessions", (
     Panel(42, "Ended, by why", "`idle` and `connect_window`: the janitor gave the slot to others. Many of them, "
           "and nobody waits: the limits may be longer.",
           (Query(_or_zero(_rate("pitstop_sessions_ended_total", "reason")), "{{reason}}"),), "stacked", "cps"),
-    Panel(43, "Logins", "By what became of them. Refusals from one address: block it before the relay.",
-          (Query(_or_zero(_rate("pitstop_relay_auth_total", "method, result")), "{{method}} {{result}}"),),
-          unit="cps"),
+    Panel(43, "Logins", "By what became of them, and refusals that came late: many from one address, block it before "
+          "the relay.",
+          (Query(_or_zero(_rate("pitstop_relay_auth_total", "method, result")), "{{method}} {{result}}"),
+           Query(_or_zero(_rate("pitstop_relay_auth_slowed_total")), "slowed")), unit="cps"),
     Panel(44, "From connection to prompt", "The aim is 2 s for 99.5 %. Slow: the link to the host, or its CPU.",
           _quantiles("pitstop_relay_session_setup_seconds"), unit="s"),
     Panel(45, "Connections closed", "By reason, and those over a limit. Many over a limit: add a "
