@@ -135,7 +135,8 @@ class _Attendant:
             except Failure as fault:
                 say(f"{fault.what}\n  {fault.next}", "red")
                 return
-            say(f"the connection to {job} failed or was cut. Enter again: pitstop ssh {job}", "yellow")
+            again = f"Enter again: pitstop ssh {job}; why not: pitstop doctor ssh {job}"
+            say(f"the connection to {job} failed or was cut. {again}", "yellow")
 
     async def _end(self, status: Status) -> int:
         self._follower.finish((entry["job"]["job"], entry["job"]["attempt"]) for entry in status["jobs"])

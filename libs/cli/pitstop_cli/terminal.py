@@ -56,7 +56,8 @@ async def enter(argv: Sequence[str], after: Callable[[], None] | None = None) ->
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C belongs to the shell now
     try:
-        process = await asyncio.create_subprocess_exec(*argv)
+        # By key only: who has none is told so, and is not asked for a password that nobody has.
+        process = await asyncio.create_subprocess_exec(argv[0], "-o", "PasswordAuthentication=no", *argv[1:])
         return await process.wait()
     finally:
         if after is None:

@@ -63,6 +63,11 @@ async def _ssh(
         code = await enter([*ssh_argv(address, identity=key), *(("--", *arguments) if arguments else ())])
     if code == TRANSPORT:
         await refuse_another(address)
+        if not arguments:
+            say(
+                f"ssh was not let in, or was cut: pitstop doctor ssh {address['user']} says which key it offers",
+                "yellow",
+            )
     return code
 
 
