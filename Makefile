@@ -20,7 +20,7 @@ demo: setup ## the main job, told as a timeline (embedded NATS, no Docker)
 	@sh tools/packages.sh git openssh-client
 	@$(BIN)/python examples/demo.py
 
-DOCKER := docker.io debootstrap iptables iproute2
+DOCKER := docker.io debootstrap iptables iproute2 docker-registry
 CLIENTS := openssh-client openssh-sftp-server rsync git putty-tools dropbear-bin curl mosh sshpass
 
 test: setup ## every test

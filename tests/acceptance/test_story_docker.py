@@ -111,6 +111,10 @@ def test_a_job_names_its_image_and_one_that_is_not_there_is_its_error(home: tupl
     assert "out of memory (limit 256 MiB)" in said
     said = person.run("status", runs["one"]["run"]).stdout + person.run("logs", runs["one"]["run"]).stdout
     assert "nowhere.invalid/x:latest is not on this host and could not be fetched" in said
+    assert "fetching nowhere.invalid/x:latest: it is not on this host\n" in said, (
+        "the job's log tells what it waits for"
+    )
+    assert f"Image: {BARE} sha256:" in person.run("logs", runs["two"]["run"]).stdout
     assert person.run("logs", runs["two"]["run"]).stdout.count("1001\n") == 1
 
 

@@ -22,7 +22,7 @@ from pitstop_sandbox.backends.docker.container import Settings
 from pitstop_sandbox.backends.fake import FakeBackend, FakeMachine, FakeSandbox
 from pitstop_sandbox.backends.namespaces import NamespacesBackend
 from pitstop_sandbox.backends.played import Program, Running
-from pitstop_sandbox.backends.port import Backend, Process, Sandbox, SandboxSpec, Spawn
+from pitstop_sandbox.backends.port import Backend, Hear, Process, Sandbox, SandboxSpec, Spawn, silent
 from pitstop_sandbox.holder import kernel
 from pitstop_sandbox.holder.start import FIRST_PROCESS
 
@@ -86,11 +86,11 @@ class Machine:
         folder.mkdir(exist_ok=True)
         return SandboxSpec(id=name, folder=folder, **more)
 
-    async def create(self, backend: Backend, name: str = "job.1", **more: Any) -> Sandbox:
+    async def create(self, backend: Backend, name: str = "job.1", say: Hear = silent, **more: Any) -> Sandbox:
         """A sandbox that is removed at the end of the test."""
         spec = self.spec(name, **more)
         self._made.append(spec)
-        sandbox = await backend.create(spec)
+        sandbox = await backend.create(spec, say)
         self._pids += pids_of(spec.folder)
         return sandbox
 

@@ -25,6 +25,7 @@ from pitstop_sandbox.events import (
     RunStep,
     SandboxBroke,
     SandboxMade,
+    SandboxSaid,
     SessionClosed,
     SessionOpened,
     ShellEnded,
@@ -113,6 +114,13 @@ class AnyOrder(RuleBasedStateMachine):
     def made(self, ssh: bool) -> None:
         address = SshAddress(host="r", port=22, user="u", command="ssh u@r") if ssh else None
         self.feed(SandboxMade(backend="fake", ssh=address))
+
+    @rule()
+    def the_making_takes_long(self) -> None:
+        before = self.state
+        if self.state.status is Status.PREPARING:
+            self.feed(SandboxSaid(text="fetching x"))
+            assert self.state.lines == before.lines + 1 and self.state.status is Status.PREPARING
 
     @rule(code=st.sampled_from([0, 0, 1, None]), variables=st.dictionaries(st.sampled_from("AB"), st.text(max_size=2)))
     def step_ends(self, code: int | None, variables: dict[str, str]) -> None:

@@ -48,6 +48,8 @@ class SandboxConfig(ServiceConfig, frozen=True, kw_only=True):
     """unix:///… of a Docker Engine on this machine. Empty: DOCKER_HOST, else unix:///var/run/docker.sock."""
     docker_image: str = ""
     """Of jobs that name none. Empty: the one that `make images` builds, when it is there."""
+    docker_images_mib: int = 20480
+    """Of images that this host has fetched itself, as much is kept; the least used go first, those in use never."""
     docker_warm: tuple[str, ...] = ("1",)
     """Containers that are kept started for jobs to come: N of the default image, or IMAGE=N, separated by commas."""
     docker_warm_age: float = stock.AGE
@@ -168,6 +170,8 @@ def _faults(config: SandboxConfig) -> Iterator[str]:
 
 
 def _docker_faults(config: SandboxConfig) -> Iterator[str]:
+    if config.docker_images_mib < 0:
+        yield f"PITSTOP_DOCKER_IMAGES_MIB={config.docker_images_mib}: should be 0 or more"
     try:
         stock.parse(config.docker_warm)
     except ValueError as error:

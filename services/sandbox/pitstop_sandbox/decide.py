@@ -32,6 +32,7 @@ from pitstop_sandbox.events import (
     RunStep,
     SandboxBroke,
     SandboxMade,
+    SandboxSaid,
     SessionClosed,
     SessionOpened,
     ShellEnded,
@@ -94,11 +95,22 @@ def _job_due(state: JobState) -> float:
 
 
 def _made(t: Turn, event: SandboxMade) -> None:
-    t.set(backend=event.backend, notes=event.notes, shells=event.shells, image_env=event.env, ssh=event.ssh)
+    t.set(
+        backend=event.backend,
+        image=event.image,
+        notes=event.notes,
+        shells=event.shells,
+        image_env=event.env,
+        ssh=event.ssh,
+    )
     ssh = event.ssh if t.state.job.pause.any else None
-    t.publish(SandboxReady, backend=event.backend, ssh=ssh)
+    t.publish(SandboxReady, backend=event.backend, image=event.image, ssh=ssh)
     t.note(notices.header(t.state))
     flow.advance(t)
+
+
+def _said(t: Turn, event: SandboxSaid) -> None:
+    t.note([event.text])
 
 
 def _broke(t: Turn, event: SandboxBroke) -> None:
@@ -231,9 +243,9 @@ def _replied(t: Turn, event: Replied) -> None:
 
 
 _RULES: dict[type, Callable[[Turn, Any], None]] = {
-    SandboxMade: _made, SandboxBroke: _broke, Removed: _removed, StepEnded: _step_ended, Exported: _exported,
-    Tick: _tick, SessionOpened: people.opened, SessionClosed: people.closed, ShellStarted: people.shell_started,
-    ShellEnded: people.shell_ended, Active: people.active, Asked: _asked, Stopped: _stopped, Resumed: _resumed,
-    Stored: _stored, Replied: _replied, Used: people.used,
+    SandboxMade: _made, SandboxSaid: _said, SandboxBroke: _broke, Removed: _removed, StepEnded: _step_ended,
+    Exported: _exported, Tick: _tick, SessionOpened: people.opened, SessionClosed: people.closed,
+    ShellStarted: people.shell_started, ShellEnded: people.shell_ended, Active: people.active, Asked: _asked,
+    Stopped: _stopped, Resumed: _resumed, Stored: _stored, Replied: _replied, Used: people.used,
     PauseWanted: asides.wanted,
 }  # fmt: skip

@@ -25,10 +25,17 @@ class SandboxMade(_Event, frozen=True, kw_only=True):
     """The sandbox stands. `shells` are full paths, best first; `env` is what the image brings."""
 
     backend: str
+    image: str = ""
     notes: tuple[str, ...] = ()
     shells: tuple[str, ...] = ()
     env: dict[str, str] = {}
     ssh: SshAddress | None = None
+
+
+class SandboxSaid(_Event, frozen=True, kw_only=True):
+    """What takes long while the sandbox is made."""
+
+    text: str
 
 
 class SandboxBroke(_Event, frozen=True, kw_only=True):
@@ -170,8 +177,8 @@ class Removed(_Event, frozen=True, kw_only=True):
 
 
 Event = (
-    SandboxMade | SandboxBroke | StepEnded | Exported | Tick | SessionOpened | SessionClosed | ShellStarted
-    | ShellEnded | Active | Used | Asked | Stopped | Resumed | PauseWanted | Stored | Replied | Removed
+    SandboxMade | SandboxSaid | SandboxBroke | StepEnded | Exported | Tick | SessionOpened | SessionClosed
+    | ShellStarted | ShellEnded | Active | Used | Asked | Stopped | Resumed | PauseWanted | Stored | Replied | Removed
 )  # fmt: skip
 
 

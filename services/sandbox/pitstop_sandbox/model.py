@@ -115,6 +115,8 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
     replies: tuple[Reply, ...] = ()
 
     backend: str = ""
+    image: str = ""
+    """With its digest."""
     notes: tuple[str, ...] = ()
     shells: tuple[str, ...] = ()
     image_env: dict[str, str] = {}

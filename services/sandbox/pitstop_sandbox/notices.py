@@ -69,6 +69,8 @@ def fingerprint(key: str) -> str:
 def header(state: JobState) -> list[str]:
     """The first lines of a job's log."""
     lines = [f"Job {state.job.name or state.job.key} ({state.job.job}) of {state.run.org}/{state.run.project}"]
+    if state.image:
+        lines.append(f"Image: {state.image}")
     lines.append(f"Sandbox: {state.backend}" + "".join(f"; {note}" for note in state.notes))
     if state.ssh is not None and state.job.pause.any:
         lines.append(f"Enter with: {state.ssh.command}")

@@ -33,6 +33,7 @@ from pitstop_sandbox.events import (
     RunStep,
     SandboxBroke,
     SandboxMade,
+    SandboxSaid,
     Say,
     SessionClosed,
     StepEnded,
@@ -196,11 +197,15 @@ class JobRunner(Sessions):
         if self._sandbox is not None and self._job.detached:
             await self._adopt_shells(self._sandbox)
 
+    def _hear(self, text: str) -> None:
+        if self._job.status is Status.PREPARING:
+            self._apply(SandboxSaid(text=text))
+
     async def _create(self) -> None:
         try:
             # An earlier process may have been killed between making the sandbox and writing that down.
             found = await self._backend.adopt(self._spec()) if self._resumed else None
-            sandbox = self._sandbox = found or await self._backend.create(self._spec())
+            sandbox = self._sandbox = found or await self._backend.create(self._spec(), self._hear)
             shells = await sandbox.shells()
             if self._job.job.pause.any:  # somebody may be inside before the first step, which makes them anew
                 github.prepare(self._folder / "job")
@@ -212,7 +217,8 @@ class JobRunner(Sessions):
             return
         self._begin_loop(self._watch(sandbox))
         ssh, name = self._address(self._job.job.job), self._backend.name
-        self._apply(SandboxMade(backend=name, notes=sandbox.notes, shells=shells, env=dict(sandbox.env), ssh=ssh))
+        self._apply(SandboxMade(backend=name, image=sandbox.image, notes=sandbox.notes, shells=shells,
+                                env=dict(sandbox.env), ssh=ssh))  # fmt: skip
 
     async def _watch(self, sandbox: Sandbox) -> None:
         fault = await sandbox.lost()

@@ -41,6 +41,7 @@ _ANYWHERE = ("Tick", "SessionOpened", "SessionClosed", "ShellStarted", "Active",
 TABLE: Final[dict[Status, dict[str, tuple[Status, ...]]]] = {
     _P: {
         "SandboxMade": (_S, _A, _W, _F),
+        "SandboxSaid": (_P,),
         "SandboxBroke": (_F,),
         "Stopped": (_F,),
         "Resumed": (_P,),

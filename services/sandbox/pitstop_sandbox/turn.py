@@ -88,7 +88,7 @@ def report(state: JobState) -> JobReport:
         )
         for spec, done in zip(state.job.steps, state.steps, strict=True)
     )  # fmt: skip
-    sandbox = "; ".join((state.backend, *state.notes)) if state.backend else ""
+    sandbox = "; ".join((state.backend, *([state.image] if state.image else []), *state.notes)) if state.backend else ""
     return JobReport(
         steps=steps, paused=state.paused, paused_step=state.current if state.paused else 0,
         ssh=address(state), sandbox=sandbox,

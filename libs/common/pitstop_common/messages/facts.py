@@ -90,9 +90,11 @@ class JobClaimed(HostFact, frozen=True, kw_only=True, tag="job.claimed"):
 
 
 class SandboxReady(HostFact, frozen=True, kw_only=True, tag="sandbox.ready"):
-    """The sandbox stands; steps begin. `ssh` when the job offers a session."""
+    """The sandbox stands; steps begin. `ssh` when the job offers a session. `image`: what it is made of, with the
+    digest that ran; empty where sandboxes have none."""
 
     backend: str = ""
+    image: str = ""
     ssh: SshAddress | None = None
 
 

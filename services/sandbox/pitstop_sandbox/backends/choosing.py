@@ -66,7 +66,7 @@ async def _docker(config: SandboxConfig) -> tuple[Backend | None, str]:
         ),
         cables=Cables(outward(config)) if config.sandbox_network == "nat" else None,
         orphan_grace=config.orphan_grace,
-        root=config.dir.absolute(), warm=config.warm,
+        root=config.dir.absolute(), warm=config.warm, images=config.docker_images_mib * 2**20,
     )  # fmt: skip
     if config.sandbox_network == "none":
         await clear(outward(config))

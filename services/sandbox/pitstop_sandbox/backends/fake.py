@@ -17,7 +17,7 @@ from typing import Final
 
 from pitstop_sandbox.backends.loopback import FakeListener, Loopback
 from pitstop_sandbox.backends.played import Program, Resolve, Running, set_size, succeed
-from pitstop_sandbox.backends.port import BackendError, Exit, Process, SandboxSpec, Spawn, Tcp, Unix
+from pitstop_sandbox.backends.port import BackendError, Exit, Hear, Process, SandboxSpec, Spawn, Tcp, Unix, silent
 from pitstop_sandbox.backends.trees import remove_tree
 from pitstop_sandbox.holder import modes
 
@@ -143,6 +143,7 @@ class FakeSandbox:
 
     notes = ("no sandbox: nothing here is isolated, and nothing real runs",)
     env: Mapping[str, str] = MappingProxyType({})
+    image: str = ""
 
     def __init__(self, spec: SandboxSpec, machine: FakeMachine) -> None:
         self.spec = spec
@@ -258,7 +259,7 @@ class FakeBackend:
         """See `Backend`."""
         return True, "no sandboxes: processes are only played"
 
-    async def create(self, spec: SandboxSpec) -> FakeSandbox:
+    async def create(self, spec: SandboxSpec, say: Hear = silent) -> FakeSandbox:
         """See `Backend`."""
         if spec.folder in self.machine.sandboxes:
             raise BackendError("sandbox_exists", "there is a sandbox in this folder; adopt it, or remove it first")

@@ -103,6 +103,7 @@ class HeldSandbox:
         self._uid, self._gid = os.geteuid(), os.getegid()
         self._notes: tuple[str, ...] = ()
         self._env: dict[str, str] = {}
+        self._image = ""
         self._shells: tuple[str, ...] = ()
         self._expected = False
         self._reason = ""
@@ -121,6 +122,11 @@ class HeldSandbox:
     def notes(self) -> tuple[str, ...]:
         """See `Sandbox`."""
         return self._notes
+
+    @property
+    def image(self) -> str:
+        """See `Sandbox`."""
+        return self._image
 
     @property
     def env(self) -> dict[str, str]:
@@ -146,6 +152,7 @@ class HeldSandbox:
         self._uid, self._gid = about["uid"], about["gid"]
         self._notes = tuple(about["notes"])
         self._env = about["image"]["env"]
+        self._image = about["image"].get("reference", "")
         self._shells = tuple(about["image"]["shells"])
 
     def give(self, path: Path) -> None:

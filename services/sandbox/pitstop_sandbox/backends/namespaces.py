@@ -13,7 +13,7 @@ from pitstop_common.limits import ORPHAN_GRACE
 from pitstop_sandbox.backends import rootfs
 from pitstop_sandbox.backends.holders import SPOOL_BYTES, Holders
 from pitstop_sandbox.backends.holding import HeldSandbox
-from pitstop_sandbox.backends.port import BackendError, SandboxSpec, Spawn
+from pitstop_sandbox.backends.port import BackendError, Hear, SandboxSpec, Spawn, silent
 from pitstop_sandbox.backends.trees import remove_tree
 
 NO_ROOT: Final = "no root inside: sudo and su do not work here"
@@ -72,7 +72,7 @@ class NamespacesBackend:
         finally:
             remove_tree(folder)
 
-    async def create(self, spec: SandboxSpec) -> HeldSandbox:
+    async def create(self, spec: SandboxSpec, say: Hear = silent) -> HeldSandbox:
         """See `Backend`. A spare holder that waits already makes it; the next spare is started after that."""
         if not self._programs:
             raise BackendError("create_failed", "bubblewrap is missing; `pitstop doctor` says what to do")

@@ -7,11 +7,18 @@ awaits a method here never ends a process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
+
+Hear = Callable[[str], None]
+"""Told a line, as it happens."""
+
+
+def silent(_: str) -> None:
+    """Hears nothing."""
 
 
 class BackendError(Exception):
@@ -169,6 +176,10 @@ class Sandbox(Protocol):
         """What a person should know: no network, no root inside. For the job's header and the entry notice."""
 
     @property
+    def image(self) -> str:
+        """The image that it is made of, with its digest; empty where there are none."""
+
+    @property
     def env(self) -> Mapping[str, str]:
         """The environment that the image itself brings; what a job sets stands above it."""
 
@@ -215,9 +226,9 @@ class Backend(Protocol):
     async def probe(self) -> tuple[bool, str]:
         """Can it work here? The text says what it found, or what to do."""
 
-    async def create(self, spec: SandboxSpec) -> Sandbox:
-        """A new sandbox, ready for `spawn`. Raises BackendError; then nothing is left of it. `sandbox_exists`: there
-        is one in this folder, and it stays."""
+    async def create(self, spec: SandboxSpec, say: Hear = silent) -> Sandbox:
+        """A new sandbox, ready for `spawn`. `say` hears what takes long, for the job's log. Raises BackendError; then
+        nothing is left of it. `sandbox_exists`: there is one in this folder, and it stays."""
 
     async def adopt(self, spec: SandboxSpec) -> Sandbox | None:
         """The sandbox that an earlier host process made in this folder; None when it is gone."""

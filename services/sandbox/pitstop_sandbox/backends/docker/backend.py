@@ -17,13 +17,14 @@ from pitstop_common.limits import ORPHAN_GRACE
 from pitstop_sandbox.backends.docker import container, meters, runtime, stock
 from pitstop_sandbox.backends.docker.cables import Cables, closed
 from pitstop_sandbox.backends.docker.engine import DEFAULT_HOST, Engine, EngineError, to_its_end
+from pitstop_sandbox.backends.docker.fetched import KEEP_SECONDS, LIMIT, FetchedImages
 from pitstop_sandbox.backends.docker.image import Image
 from pitstop_sandbox.backends.docker.images import Images
 from pitstop_sandbox.backends.docker.pulse import Pulse
 from pitstop_sandbox.backends.docker.warm import FOLDER, TAKEN, Begun, Pool, all_taken, read_taken
 from pitstop_sandbox.backends.holders import SPOOL_BYTES, Holders
 from pitstop_sandbox.backends.holding import HeldSandbox
-from pitstop_sandbox.backends.port import BackendError, Limits, SandboxSpec, Spawn
+from pitstop_sandbox.backends.port import BackendError, Hear, Limits, SandboxSpec, Spawn, silent
 from pitstop_sandbox.backends.trees import give_tree, remove_tree
 from pitstop_sandbox.holder import kernel
 from pitstop_sandbox.holder.sweep import is_held
@@ -36,7 +37,8 @@ NO_SUDO: Final = "no root inside: this image has no sudo"
 
 class DockerBackend:
     """`host`: where the engine listens, unix:///… `cables`: None: no network. `warm`: what is kept ready, in the
-    host's folder `root`."""
+    host's folder `root`. `images`: bytes of images that this host has fetched itself, of which the least used are
+    removed beyond that, but for those that a job asked for in the last `images_kept` seconds."""
 
     name = "docker"
 
@@ -50,11 +52,14 @@ class DockerBackend:
         spool_bytes: int = SPOOL_BYTES,
         root: Path | None = None,
         warm: stock.Wanted = stock.NOTHING,
+        images: int = LIMIT,
+        images_kept: float = KEEP_SECONDS,
     ) -> None:
         self._settings = settings or container.Settings()
         self._engine = Engine(host)
         self._pulse = Pulse(self._engine)
-        self._images = Images(self._engine, self._settings.image, root)
+        fetched = FetchedImages(self._engine, root, images, images_kept)
+        self._images = Images(self._engine, self._settings.image, fetched, root)
         self._cables = cables
         self._no_network = NO_NETWORK
         self._holders = Holders(orphan_grace=orphan_grace, spool_bytes=spool_bytes, privileged=True)
@@ -122,16 +127,17 @@ class DockerBackend:
         finally:
             remove_tree(folder)
 
-    async def create(self, spec: SandboxSpec) -> HeldSandbox:
+    async def create(self, spec: SandboxSpec, say: Hear = silent) -> HeldSandbox:
         """See `Backend`. Also `image_…` (see `Images.need`), `engine_lost`, `engine_refused`, `runtime_unknown`."""
         if missing := self._missing():
             raise BackendError("create_failed", missing)
         await self._pulse.there()
         with self._pool.starting():
-            return await self._create(spec, await self._image(spec))
+            return await self._create(spec, await self._image(spec, say))
 
-    async def _image(self, spec: SandboxSpec) -> Image:
-        return await self._images.need(spec.image, user=spec.user, home=posixpath.dirname(spec.workspace))
+    async def _image(self, spec: SandboxSpec, say: Hear = silent) -> Image:
+        home = posixpath.dirname(spec.workspace)
+        return await self._images.need(spec.image, user=spec.user, home=home, say=say)
 
     async def _create(self, spec: SandboxSpec, image: Image) -> HeldSandbox:
         if spec.folder in self._making or is_held(spec.folder / "holder"):
@@ -165,7 +171,7 @@ class DockerBackend:
             "user": {"uid": image.user.uid, "gid": image.user.gid, "groups": image.user.groups},
             "notes": [*self._network_notes(), *([] if image.sudo else [NO_SUDO])],
             "meters": await asyncio.to_thread(meters.of, spec, self._settings, begun.pid),
-            "image": {"shells": image.shells, "env": image.env},
+            "image": {"shells": image.shells, "env": image.env, "reference": image.reference},
         }
 
     async def _begun(self, spec: SandboxSpec, image: Image) -> Begun:
@@ -279,6 +285,7 @@ class DockerBackend:
     async def aclose(self) -> None:
         """See `Backend`."""
         await self._pool.aclose()
+        await self._images.aclose()
         last = not self._holders.living
         await self._holders.aclose()
         if self._cables:

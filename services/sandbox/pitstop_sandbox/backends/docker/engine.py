@@ -105,6 +105,16 @@ class Engine:
                 return None
             raise
 
+    async def image_ids(self) -> set[str]:
+        """Of all that are here."""
+        with self._faults("the images cannot be listed"):
+            return {str(each["Id"]) for each in await self._client.images.list()}
+
+    async def remove_image(self, name: str) -> None:
+        """This name of it; with its last name it goes. Refused with CONFLICT when a container uses it."""
+        with self._faults(f"the image {name} cannot be removed"):
+            await self._client.images.delete(name)
+
     async def pull(self, name: str) -> AsyncIterator[dict[str, Any]]:
         """Fetch an image from its registry; what the engine says of it as it comes."""
         # Not cut off: who reads this may be awaiting something else.

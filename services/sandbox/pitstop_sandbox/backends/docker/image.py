@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from pitstop_sandbox.backends.docker.pulling import reference
+
 FIRST_ID: Final = 1001
 """Of a user that is added; the first that is free from here on."""
 LAST_ID: Final = 60_000
@@ -29,10 +31,12 @@ class User(msgspec.Struct, frozen=True):
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """`name` as it was asked for, `id` its digest. `files`: a tar to be unpacked in each container of it."""
+    """`name` as it was asked for, `id` its digest, `reference` its name with what it can be had by again. `files`: a
+    tar to be unpacked in each container of it."""
 
     name: str
     id: str
+    reference: str
     env: Mapping[str, str]
     shells: tuple[str, ...]
     sudo: bool
@@ -74,8 +78,8 @@ def describe(
     config = about.get("Config") or {}
     env = dict(each.split("=", 1) for each in config.get("Env") or () if "=" in each)
     return Image(
-        name=name, id=str(about["Id"]), env=env, shells=_shells(there), sudo=sudo, user=found,
-        files=_tar(entries, folders, "/home" in there),
+        name=name, id=str(about["Id"]), reference=reference(name, about), env=env, shells=_shells(there), sudo=sudo,
+        user=found, files=_tar(entries, folders, "/home" in there),
     )  # fmt: skip
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pitstop_sandbox.backends.docker import container
 from pitstop_sandbox.backends.docker.engine import Engine, EngineError, to_its_end
+from pitstop_sandbox.backends.docker.fetched import FetchedImages
 from pitstop_sandbox.backends.docker.image import PATHS, Image, Unusable, describe, full_name
-from pitstop_sandbox.backends.port import BackendError
+from pitstop_sandbox.backends.docker.pulling import Progress, reference
+from pitstop_sandbox.backends.port import BackendError, Hear, silent
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +25,11 @@ DEFAULT: Final = "pitstop/job:latest"
 class Images:
     """`default`: of jobs that name none; empty: DEFAULT, when it is there. `root`: the host's folder."""
 
-    def __init__(self, engine: Engine, default: str, root: Path | None = None) -> None:
+    def __init__(self, engine: Engine, default: str, fetched: FetchedImages, root: Path | None = None) -> None:
         self._engine = engine
+        self._fetched = fetched
+        self._waiting: dict[str, list[Hear]] = {}
+        self._trimming: set[asyncio.Task[None]] = set()
         self._default = default
         self._root = root
         self._looking: set[str] = set()
@@ -36,9 +42,9 @@ class Images:
             return full_name(self._default)
         return DEFAULT if await self._engine.image(DEFAULT) else ""
 
-    async def need(self, name: str, *, user: str, home: str) -> Image:
-        """The image of a job, which is here then. Raises BackendError `image_missing`, `image_pull_failed`,
-        `image_unusable`: all of the job's own."""
+    async def need(self, name: str, *, user: str, home: str, say: Hear = silent) -> Image:
+        """The image of a job, which is here then. `say` hears how it is fetched. Raises BackendError `image_missing`,
+        `image_pull_failed`, `image_unusable`: all of the job's own."""
         wanted = full_name(name) if name else await self.default()
         if not wanted:
             raise BackendError(
@@ -46,18 +52,41 @@ class Images:
                 "this job names no image, and this host has no default one: name one in the job, or have the host's "
                 "PITSTOP_DOCKER_IMAGE set (`make images` builds one)",
             )
+        waiting = self._waiting.setdefault(wanted, [])
+        waiting.append(say)
+        try:
+            return await self._in_turn(wanted, user, home)
+        finally:
+            waiting.remove(say)
+
+    async def _in_turn(self, wanted: str, user: str, home: str) -> Image:
         async with self._turns.setdefault(wanted, asyncio.Lock()):
             about = await self._engine.image(wanted) or await self._fetch(wanted)
+            self._fetched.used(wanted, str(about["Id"]))
             key = (str(about["Id"]), user, home)
             if key not in self._known:
                 self._known[key] = await to_its_end(self._look(wanted, about, user, home))
             return self._known[key]
 
-    async def _fetch(self, name: str) -> dict[str, object]:
-        log.info("fetching the image %s", name)
+    async def aclose(self) -> None:
+        """Returns when nothing is being removed any more."""
+        for task in self._trimming:
+            task.cancel()
+        await asyncio.gather(*self._trimming, return_exceptions=True)
+
+    def _tell(self, name: str, text: str | None) -> None:
+        if text:
+            log.info("%s", text)
+            for say in list(self._waiting.get(name, ())):
+                say(text)
+
+    async def _fetch(self, name: str) -> dict[str, Any]:
+        progress = Progress(name, time.monotonic())
+        self._tell(name, progress.first())
         try:
-            async for _ in self._engine.pull(name):
-                pass
+            before = await self._engine.image_ids()
+            async for line in self._engine.pull(name):
+                self._tell(name, progress.heard(line, time.monotonic()))
         except EngineError as error:
             if error.code == "engine_lost":
                 raise
@@ -69,9 +98,19 @@ class Images:
         about = await self._engine.image(name)
         if about is None:
             raise BackendError("image_missing", f"the image {name} was fetched, and is not there: docker pull {name}")
+        self._tell(name, progress.last(reference(name, about), int(about["Size"]), time.monotonic()))
+        if about["Id"] not in before:
+            self._fetched.add(name, str(about["Id"]), int(about["Size"]))
+            self._trimming.add(task := asyncio.create_task(self._fetched.trim()))
+            task.add_done_callback(self._trimmed)
         return about
 
-    async def _look(self, name: str, about: dict[str, object], user: str, home: str) -> Image:
+    def _trimmed(self, task: asyncio.Task[None]) -> None:
+        self._trimming.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("images are not removed: %s", error)
+
+    async def _look(self, name: str, about: dict[str, Any], user: str, home: str) -> Image:
         called = f"{container.NAMED}look-{secrets.token_hex(4)}"
         self._looking.add(called)
         try:
@@ -79,7 +118,7 @@ class Images:
         finally:
             self._looking.discard(called)
 
-    async def _look_by(self, called: str, name: str, about: dict[str, object], user: str, home: str) -> Image:
+    async def _look_by(self, called: str, name: str, about: dict[str, Any], user: str, home: str) -> Image:
         made = await self._engine.create(container.look(str(about["Id"]), self._root), called)
         try:
             passwd = await self._engine.read(made, "/etc/passwd")
