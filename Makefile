@@ -59,7 +59,7 @@ images: setup ## an image for jobs in containers, of Debian packages; needs root
 	@$(BIN)/python tools/debian_image.py
 
 bench: setup ## measure against peers; prints ratios, writes bench.json
-	@sh tools/packages.sh git openssh-client openssh-server
+	@sh tools/packages.sh git openssh-client openssh-server $(DOCKER)
 	@$(BIN)/python -m tests.bench
 
 clean: ## remove what `make` made

@@ -16,8 +16,9 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -28,15 +29,18 @@ from pitstop_common.embedded import die_with_parent
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ROOT / ".tools"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 CONFIG = ROOT / "deploy" / "prometheus" / "prometheus.yml"
 
 
 @contextlib.contextmanager
-def running_system(folder: Path, *options: str) -> Iterator[dict[str, Any]]:
+def running_system(folder: Path, *options: str, env: Mapping[str, str] = NOTHING) -> Iterator[dict[str, Any]]:
     """What `pitstop up --json` printed, for the length of a block. It is drained at the end."""
     command = [str(Path(sys.executable).parent / "pitstop"), "up", "--json", "--dir", str(folder), *options]
     with (folder.with_suffix(".log")).open("wb") as log:
-        up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, preexec_fn=die_with_parent)
+        up = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, preexec_fn=die_with_parent, env={**os.environ, **env}
+        )
     try:
         assert up.stdout is not None
         assert select.select([up.stdout], [], [], 60)[0], "pitstop up said nothing"

@@ -9,12 +9,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import first_line, log_path, runs, sessions, ssh, ssh_idle, waiting
+import pytest
+from tests.bench import docker, first_line, log_path, runs, sessions, ssh, ssh_idle, waiting
 from tests.bench.amounts import QUICK, Amounts
 from tests.bench.report import Row, table, write
 from tests.whole_system import running_system
 
-PARTS = ("first-line", "log-path", "ssh", "ssh-idle", "runs", "waiting", "sessions")
+PARTS = ("first-line", "log-path", "ssh", "ssh-idle", "runs", "waiting", "sessions", "docker")
 
 
 async def collect(folder: Path, amounts: Amounts, parts: Sequence[str] = PARTS) -> list[Row]:
@@ -36,6 +37,11 @@ async def collect(folder: Path, amounts: Amounts, parts: Sequence[str] = PARTS) 
         rows += await waiting.measure(amounts)
     if "sessions" in parts:
         rows += await sessions.measure(folder / "sessions", amounts)
+    if "docker" in parts:
+        try:
+            rows += await docker.measure(folder / "docker", amounts)
+        except pytest.skip.Exception as error:
+            sys.stderr.write(f"not measured: {error}\n")
     return rows
 
 

@@ -34,6 +34,10 @@ class Amounts(msgspec.Struct, frozen=True, kw_only=True):
     """The same of OpenSSH's sshd."""
     idle_jobs: int = 4
     """So many jobs they are in."""
+    containers: int = 50
+    """Jobs in containers at once."""
+    container_starts: int = 15
+    """Of each kind."""
     rounds: int = 3
     """Of the ceiling and the runs, by turns."""
     runs: int = 1500
@@ -71,6 +75,8 @@ QUICK = Amounts(
     idle=6,
     idle_other=2,
     idle_jobs=2,
+    containers=3,
+    container_starts=1,
     rounds=1,
     runs=40,
     ceiling=3000,

@@ -20,10 +20,11 @@ _PIECE: Final = 256 * 1024
 
 def measure(job: End, sshd: End, amounts: Amounts) -> list[Row]:
     """By turns."""
-    return [*_rates(job, sshd, amounts), *_beside(job, sshd, amounts)]
+    return [*rates(job, sshd, amounts), *_beside(job, sshd, amounts)]
 
 
-def _rates(job: End, sshd: End, amounts: Amounts) -> list[Row]:
+def rates(job: End, sshd: End, amounts: Amounts) -> list[Row]:
+    """Of a download and an upload."""
     size = amounts.bulk
     rows = []
     ways: tuple[tuple[str, Callable[[End, int], float]], ...] = (("download", _download), ("upload", _upload))

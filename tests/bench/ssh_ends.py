@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,9 @@ async def paused_jobs(system: dict[str, Any], folder: Path, count: int) -> Async
 
 
 @contextlib.contextmanager
-def openssh(folder: Path) -> Iterator[End]:
-    """A server with settings of its own on a port of its own, for the length of a block."""
+def openssh(folder: Path, inside: Sequence[str] = ()) -> Iterator[End]:
+    """A server with settings of its own on a port of its own, for the length of a block. `inside`: a command that runs
+    it somewhere else."""
     folder.mkdir(mode=0o700)
     host_key, key, port = make_key(folder / "host"), make_key(folder / "person"), free_port()
     config = folder / "sshd_config"
@@ -106,7 +107,7 @@ def openssh(folder: Path) -> Iterator[End]:
     with _privilege_folder():
         with log.open("wb") as errors:
             server = subprocess.Popen(
-                [_sshd(), "-D", "-e", "-f", config], stderr=errors, stdin=subprocess.DEVNULL,
+                [*inside, _sshd(), "-D", "-e", "-f", config], stderr=errors, stdin=subprocess.DEVNULL,
                 preexec_fn=die_with_parent,
             )  # fmt: skip
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from pitstop_common import subjects
@@ -33,10 +33,14 @@ class Requests:
 
     async def until(self, request: str, holds: Callable[[Message], bool]) -> Message:
         """The first fact of a request that fits, among those not yet read."""
+        return await self.any_of((request,), holds)
+
+    async def any_of(self, requests: Collection[str], holds: Callable[[Message], bool]) -> Message:
+        """The same for several."""
         while True:
             for item in await self._facts.next(timeout=10, most=1):
                 fact: Message = decode_fact(item.data)
-                if fact.request == request and holds(fact):
+                if fact.request in requests and holds(fact):
                     return fact
 
     async def close(self) -> None:

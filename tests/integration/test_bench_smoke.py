@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.bench.__main__ import collect
+from tests.bench import docker
+from tests.bench.__main__ import PARTS, collect
 from tests.bench.amounts import QUICK
 from tests.bench.report import percentile, row, table, write
 
@@ -36,7 +37,7 @@ TARGETS = [
     not shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin"), reason="sshd: apt-get install openssh-server"
 )
 async def test_all_rows_in_one_run(tmp_path: Path) -> None:
-    rows = await collect(tmp_path, QUICK)
+    rows = await collect(tmp_path, QUICK, [part for part in PARTS if part != "docker"])
     assert [one.name for one in rows] == NAMES
     assert [one.target for one in rows if one.target] == TARGETS
     for one in rows:
@@ -52,6 +53,14 @@ async def test_all_rows_in_one_run(tmp_path: Path) -> None:
     lines = table(rows).splitlines()
     assert len(lines) == 1 + len(NAMES)
     assert all(line.startswith(name) for line, name in zip(lines[1:], NAMES, strict=True))
+
+
+async def test_the_rows_of_containers(tmp_path: Path) -> None:
+    rows = await docker.measure(tmp_path / "docker", QUICK)
+    assert [one.target for one in rows] == [
+        "ours <= 120 ms", "ratio <= 1.5", "ratio <= 3", "ratio <= 1", "ratio <= 3", "ratio >= 0.35"
+    ]  # fmt: skip
+    assert all(math.isfinite(one.ratio) and min(one.ours, one.other) > 0 and "load" in one.note for one in rows)
 
 
 def test_a_row_passes_or_not_by_what_its_target_is_of() -> None:
