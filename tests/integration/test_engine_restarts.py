@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.docker_engine import BARE, DockerEngine, load_bare, running_engine
 from tests.jobs import run_of, step
@@ -16,10 +17,13 @@ from tests.killed_hosts import Hosts, once
 from tests.patience import PATIENCE
 from tests.whole_system import wait_until
 
+from pitstop_common.errors import ConfigError
+from pitstop_sandbox.backends.choosing import choose
 from pitstop_sandbox.backends.docker import pulse
 from pitstop_sandbox.backends.docker.backend import DockerBackend
 from pitstop_sandbox.backends.docker.container import Settings
 from pitstop_sandbox.backends.port import BackendError, Exit, SandboxSpec, Spawn
+from pitstop_sandbox.config import SandboxConfig
 
 LINES = "i=0; until [ -e go ]; do echo line $i; i=$((i+1)); sleep 0.02; done; echo end $i; exit 7"
 ENGINE_LOST_SECONDS = 25
@@ -116,6 +120,19 @@ def spec(folder: Path, name: str) -> SandboxSpec:
     return SandboxSpec(id=name, folder=folder / "jobs" / name)
 
 
+async def a_host_that_starts_now_takes_it_up(engine: DockerEngine, root: Path) -> None:
+    config = SandboxConfig(
+        nats_url="-", sandbox="docker", docker_host=engine.host, docker_image=BARE, dir=root, sandbox_network="none"
+    )
+    choice = await choose(config)
+    assert "it hangs" in choice.found and "the jobs there are go on" in choice.found
+    adopted = await choice.backend.adopt(SandboxSpec(id="one.1", folder=root / "jobs/one.1"))
+    assert adopted is not None and set(await adopted.processes()) == {"on"}
+    await choice.backend.aclose()
+    with pytest.raises(ConfigError, match="it hangs"):
+        await choose(msgspec.structs.replace(config, dir=root / "another"))
+
+
 async def test_an_engine_that_hangs_holds_nothing_up(
     backend: tuple[DockerBackend, DockerEngine], tmp_path: Path
 ) -> None:
@@ -128,6 +145,7 @@ async def test_an_engine_that_hangs_holds_nothing_up(
         assert failed.value.code == "engine_lost"
         process = await sandbox.spawn(Spawn(id="on", argv=["sh", "-c", "exit 3"], env={}, cwd="/", mode="spool"))
         assert await process.wait() == Exit(3)
+        await a_host_that_starts_now_takes_it_up(engine, tmp_path)
         with pytest.raises(BackendError, match="hangs"):
             await sandbox.remove()
         assert await made.mine(tmp_path) == {}

@@ -76,6 +76,9 @@ async def _docker(config: SandboxConfig) -> tuple[Backend | None, str]:
             works, found = False, "no image for jobs that name none: PITSTOP_DOCKER_IMAGE, or `make images`"
     except BackendError as error:
         works, found = False, str(error)
+    if not works and config.sandbox == "docker" and await backend.mine(config.dir.absolute()):
+        # Their holders need a host, not an engine; in ORPHAN_GRACE they would end.
+        return backend, f"{found}; the jobs there are go on"
     if not works:
         await backend.aclose()
         return None, found

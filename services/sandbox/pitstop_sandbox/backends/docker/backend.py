@@ -72,6 +72,7 @@ class DockerBackend:
         """Runs a program in a container of the default image, when there is one."""
         if missing := self._missing():
             return False, missing
+        self._pulse.begin()
         try:
             info = await self._engine.info()
             if any("rootless" in each or "userns" in each for each in info.get("SecurityOptions") or ()):
