@@ -46,7 +46,8 @@ class Store:
     def _read(self, kind: str) -> list[dict[str, Any]]:
         if not self._path.exists():
             return []
-        lines = self._path.read_text(encoding="utf-8").splitlines()
+        whole = self._path.read_bytes().rpartition(b"\n")[0]  # the last line may be on its way
+        lines = whole.decode().splitlines()
         return [json.loads(line[1:]) for line in lines if line.startswith(kind)]
 
     def facts(self) -> list[dict[str, Any]]:
