@@ -48,6 +48,7 @@ KNOWN_SKIPS: frozenset[str] = frozenset()
 """Tests that may skip in CI, by node id. None needs to: what they use is installed from Debian."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n`, the tests of a file share a worker and its fixtures, and all that use containers share one engine."""
     for item in items:

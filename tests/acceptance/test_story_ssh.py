@@ -169,10 +169,10 @@ async def test_the_relay_itself_says_who_one_is_and_what_waits(anybody: Outside)
     assert (await anybody.ssh("root", "ls", person=carol)).out == "no job waits for you\n"
 
 
-async def test_passwords_and_keyboards_are_not_asked(anybody: Outside, run: Run) -> None:
+async def test_a_password_is_that_of_a_token_and_keyboards_are_not_asked(anybody: Outside, run: Run) -> None:
     options = ("-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password,keyboard-interactive")
     done = await run.ssh("true", options=options)
-    assert done.status == 255 and "Permission denied (publickey)" in done.err
+    assert done.status == 255 and "Permission denied (publickey,password)" in done.err
 
 
 async def test_the_host_is_verified_and_another_is_not_taken_for_it(anybody: Outside, run: Run) -> None:

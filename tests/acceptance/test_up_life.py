@@ -48,7 +48,7 @@ def mounts() -> list[str]:
 
 def test_it_prints_one_line_and_keeps_its_secrets(home: Home) -> None:
     with up(home) as system:
-        assert set(system.facts) == {"nats", "ssh", "metrics"}
+        assert set(system.facts) == {"nats", "ssh", "metrics", "sandboxes"}
         assert set(system.facts["ssh"]) == {"host", "port", "known_hosts"}
         assert set(system.facts["metrics"]) == {"scheduler", "sandbox", "relay", "janitor"}
         for url in system.facts["metrics"].values():

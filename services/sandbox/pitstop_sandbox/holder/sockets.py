@@ -57,15 +57,21 @@ class Sockets:
             answer(_refusal(str(error)), [])
             return
         self._open += 1
-        self._loop.watch(tell.fileno(), lambda: self._told(tell, answer))
+        said: list[tuple[bytes, list[int]]] = []
+        self._loop.watch(tell.fileno(), lambda: self._told(tell, said, answer))
 
-    def _told(self, tell: socket.socket, answer: Answer) -> None:
+    def _told(self, tell: socket.socket, said: list[tuple[bytes, list[int]]], answer: Answer) -> None:
         try:
             data, fds = receive_fds(tell, 2 * _MAX_TEXT, len(LOOPBACK))
         except BlockingIOError:
             return
         except OSError:
             data, fds = b"", []
+        if data and not said:
+            # Answered when the child has ended: until then it has the sockets, too, and a port closed at once is taken.
+            said.append((data, fds))
+            return
+        data, fds = said[0] if said else (b"", [])
         self._open -= 1
         self._loop.forget(tell.fileno())
         tell.close()
