@@ -26,7 +26,7 @@ CLIENTS := openssh-client openssh-sftp-server rsync git putty-tools dropbear-bin
 test: setup ## every test
 	@sh tools/packages.sh openssh-server iproute2 nftables $(CLIENTS) $(DOCKER)
 	@[ "$$(id -u)" != 0 ] || $(BIN)/python tools/debian_image.py --files
-	@$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 RUNS ?= 10000
 chaos: setup ## kill everything at random while runs go on; RUNS=10000 SEED=7 PARTITIONS=16 CLUSTER=3 (each has a default)

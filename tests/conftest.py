@@ -48,17 +48,6 @@ KNOWN_SKIPS: frozenset[str] = frozenset()
 """Tests that may skip in CI, by node id. None needs to: what they use is installed from Debian."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n`, the tests of a file share a worker and its fixtures, and all that use containers share one engine."""
-    for item in items:
-        kind = (
-            item.callspec.params.get("kind") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ""
-        )
-        engine = kind == "docker" or "docker_engine" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("docker" if engine else item.path.name))
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI a skip that nobody knows of is a failure: a missing program must not look like a pass."""

@@ -4,12 +4,14 @@ clouds, the internet and private networks have them. What it serves on a port sa
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import select
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +45,15 @@ class Outside:
 
 @contextlib.contextmanager
 def outside() -> Iterator[Outside]:
-    """For the length of a block; needs root."""
+    """For the length of a block; needs root. One at a time on a machine: the addresses are the same each time."""
+    with (Path(tempfile.gettempdir()) / "pitstop-test-outside").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with _outside() as made:
+            yield made
+
+
+@contextlib.contextmanager
+def _outside() -> Iterator[Outside]:
     space, cable = f"pitstop-{secrets.token_hex(3)}", f"out{secrets.token_hex(3)}"
     _run("ip", "netns", "add", space)
     stop_reader, stop = os.pipe()
