@@ -101,6 +101,7 @@ class Host:
         self._commands = Commands(self._home, self._table, claims, group, self._told)
         self._leftovers = Leftovers(self._home, self._table, self._starts, backend, config.dir)
         self._loops: list[asyncio.Task[None]] = []
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Take up what is there, then take work. Returns when it does."""
@@ -133,7 +134,7 @@ class Host:
         if isinstance(self._people, SshHost):
             await within(LEAVE_WITHIN, self._people.aclose("disconnect", _LEFT))
         await self._starts.let_go()
-        await cancelled([heart])
+        await cancelled([heart, *self._endings])
         if not len(self._table):
             await self._presence.leave()
 
@@ -189,7 +190,9 @@ class Host:
                 org=start.org, run=start.run, job=start.job, attempt=start.attempt, result="error", reason=reason,
                 notice=notice,
             )  # fmt: skip
-            self._group.create_task(attempt.command(stop))
+            task = self._group.create_task(alone(attempt.command(stop)))
+            self._endings.add(task)
+            task.add_done_callback(self._endings.discard)
 
     def _told(self, drained: Drained) -> None:
         self._presence.told(drained)

@@ -104,6 +104,10 @@ class Attempt:
         self.claimed = True
         await self._facts.publish(claimed(self.start, self._home.incarnation, self._home.secrets.key))
 
+    def left(self) -> None:
+        """This host has it no more, begun or not: who waits to tell it something waits no longer."""
+        self._begun.set()
+
     async def command(self, command: Command) -> None:
         """Do what the scheduler says. Returns when it is written down, or the attempt is over."""
         await self._begun.wait()

@@ -56,6 +56,7 @@ class Table:
         """It takes none any more. `ended`: it ran here, and is over."""
         if self._attempts.get(attempt.key) is attempt:
             del self._attempts[attempt.key]
+        attempt.left()
         if ended:
             self.ended(attempt.key)
         self._changed.set()
