@@ -245,6 +245,14 @@ class Terminal:
             self.seen += data.decode(errors="replace").replace("\r\n", "\n")
 
 
+def _target(link: Path) -> str:
+    """Of a link in /proc; empty: it has been closed meanwhile, which says nothing of its process."""
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""
+
+
 def processes_of(folder: Path) -> dict[int, str]:
     """Every process that has to do with a folder: by its command line, environment, directory or open files."""
     needle = str(folder)
@@ -253,7 +261,7 @@ def processes_of(folder: Path) -> dict[int, str]:
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                links = [str(link.readlink()) for link in (entry / "cwd", *(entry / "fd").iterdir())]
+                links = [_target(link) for link in (entry / "cwd", *(entry / "fd").iterdir())]
                 environment = (entry / "environ").read_bytes().decode(errors="replace")
                 if any(needle in text for text in (command, environment, *links)):
                     found[int(entry.name)] = command
