@@ -20,7 +20,7 @@ from pitstop_cli.pinned import refuse_another
 from pitstop_cli.render import LogView
 from pitstop_cli.request import Plan, SshOptions
 from pitstop_cli.terminal import command_line, enter, ssh_argv
-from pitstop_cli.watch import Status, Watch, address_of, watching
+from pitstop_cli.watch import Status, Watch, address_of, waiting_event, watching
 
 _LAST_LINES_SECONDS: Final = 0.3
 
@@ -107,8 +107,7 @@ class _Attendant:
         self._entered.add(moment)
         argv = ssh_argv(address, identity=self._manner.identity)
         if self._manner.json:
-            out_json({"event": "waiting", "job": job["job"], "key": job["key"], "status": job["status"],
-                      "ssh": address, "deadline": job.get("deadline") or None})  # fmt: skip
+            out_json(waiting_event(entry, address))
         elif not interactive():
             self._tell_command(command_line(argv))
         elif job["job"] not in self._given_up:

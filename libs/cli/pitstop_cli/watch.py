@@ -83,3 +83,10 @@ def address_of(entry: dict[str, Any]) -> dict[str, Any] | None:
     if entry["job"]["status"] not in {"running", "paused"}:
         return None
     return (entry.get("report") or {}).get("ssh")
+
+
+def waiting_event(entry: dict[str, Any], address: dict[str, Any]) -> dict[str, Any]:
+    """What `-o json` says of a job that waits for its person: `deadline` in seconds since the epoch, or null."""
+    job = entry["job"]
+    return {"event": "waiting", "job": job["job"], "key": job["key"], "status": job["status"], "ssh": address,
+            "deadline": job.get("deadline") or None}  # fmt: skip

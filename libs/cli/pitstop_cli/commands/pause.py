@@ -39,6 +39,7 @@ def command(
 async def _pause(target: Target, wish: dict[str, Any], identity: str, *, wait: bool, as_json: bool) -> int:
     from pitstop_cli.terminal import command_line, enter, ssh_argv
     from pitstop_cli.throwaway import identity_for
+    from pitstop_cli.watch import waiting_event
 
     opens = wait and not as_json and interactive()
     async with connect(target) as client:
@@ -52,7 +53,7 @@ async def _pause(target: Target, wish: dict[str, Any], identity: str, *, wait: b
             return OK
         entry, address = await _until_paused(client, answer, said, as_json=as_json)
     if as_json:
-        _tell_json(entry, address)
+        out_json(waiting_event(entry, address))
     elif not opens:
         out(command_line(ssh_argv(address, identity=identity)))
     else:
@@ -123,9 +124,3 @@ def _address_at_pause(entry: dict[str, Any]) -> dict[str, Any] | None:
             code=NOT_FOUND,
         )
     return None
-
-
-def _tell_json(entry: dict[str, Any], address: dict[str, Any]) -> None:
-    job = entry["job"]
-    out_json({"event": "waiting", "job": job["job"], "key": job["key"], "status": job["status"], "ssh": address,
-              "deadline": job.get("deadline") or None})  # fmt: skip
